@@ -1,0 +1,55 @@
+# Every target sets up what it needs by itself: a virtual environment in .venv with the versions
+# of constraints.txt. The second time that costs nothing.
+#
+# TORCH_INDEX: a package index that carries torch's CPU wheel. On Linux the default torch wheel is
+# a CUDA build of several gigabytes; on a machine without a GPU give the CPU index that PyTorch's
+# "get started" page names:  make serve TORCH_INDEX=<that address>
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+
+.PHONY: serve test lint format bench demo lock clean
+
+serve: .venv/.serve
+	$(BIN)/python -m service
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks.core
+
+demo: .venv/.dev
+	$(BIN)/python -m examples.demo
+
+# Writes constraints.txt anew from the ranges in pyproject.toml.
+lock:
+	$(PYTHON) -m venv --clear .venv
+	$(PIP) -e '.[dev]'
+	{ echo '# Exact versions of everything `make` installs; written by `make lock`.'; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
+
+clean:
+	rm -rf .venv
+
+.venv/.serve: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(PIP) --index-url '$(TORCH_INDEX)' '$(TORCH)')
+	$(PIP) -c constraints.txt -e .
+	touch $@
+
+.venv/.dev: .venv/.serve
+	$(PIP) -c constraints.txt -e '.[dev]'
+	touch $@
