@@ -1,0 +1,1 @@
+"""The wire contract as Pydantic models: what callers send and what they get back."""

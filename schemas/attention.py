@@ -1,0 +1,186 @@
+"""The request and the answer of one attention analysis."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from schemas.diagnostics import Aggregate, Numerics, Theory, Verdict
+from schemas.inputs import Inputs, SeededInputs
+from schemas.masks import Mask
+from schemas.mechanisms import Mechanism, ScaledDotProduct
+from schemas.strict import Answer, Strict
+from schemas.tensors import Dtype
+
+IncludeName = Literal[
+    "output",
+    "weights",
+    "diagnostics",
+    "row_diagnostics",
+    "logits",
+    "scores",
+    "theory",
+    "key_share",
+    "sparsity",
+    "jacobian_spectral",
+]
+
+
+class Sparsity(Strict):
+    """The share of visible weights below `threshold` times the row's maximum."""
+
+    name: Literal["sparsity"]
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.01
+
+
+class IncludeOptions(Strict):
+    """An included item without options of its own, written as an object."""
+
+    name: Literal[
+        "output",
+        "weights",
+        "diagnostics",
+        "row_diagnostics",
+        "logits",
+        "scores",
+        "theory",
+        "key_share",
+        "jacobian_spectral",
+    ]
+
+
+def _include_form(value: object) -> str:
+    if not isinstance(value, dict):
+        return "name"
+    return "sparsity" if value.get("name") == "sparsity" else "options"
+
+
+IncludeItem = Annotated[
+    Annotated[IncludeName, Tag("name")]
+    | Annotated[Sparsity, Tag("sparsity")]
+    | Annotated[IncludeOptions, Tag("options")],
+    Discriminator(_include_form),
+]
+
+Label = Annotated[str, Field(max_length=200)]
+
+
+class Labels(Strict):
+    """Names for queries and keys, tokens for instance."""
+
+    query: Annotated[list[Label], Field(max_length=65536, fail_fast=True)] | None = None
+    key: Annotated[list[Label], Field(max_length=65536, fail_fast=True)] | None = None
+
+
+class Compute(Strict):
+    """Where, in which precision, and what to do with NaN and infinity."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
+    dtype: Dtype | None = Field(
+        None, description="Casts the inputs first; absent = the inputs' own dtype."
+    )
+    nonfinite: Literal["refuse", "propagate"] = "refuse"
+
+
+class AttentionRequest(Strict):
+    """One analysis. Everything has a default: `{}` is a valid request."""
+
+    mechanism: Mechanism = ScaledDotProduct()
+    inputs: Inputs = SeededInputs()
+    mask: Mask = Mask()
+    labels: Labels | None = None
+    include: Annotated[list[IncludeItem], Field(max_length=32, fail_fast=True)] | None = Field(
+        None, description="Absent = output, weights (up to 1,048,576 elements) and diagnostics."
+    )
+    compute: Compute = Compute()
+    tensor_format: Literal["nested", "flat", "base64"] = "nested"
+    ignore_unknown: bool = Field(
+        default=False,
+        description="safetensors only: ignore entries that are no input and list them in omitted.",
+    )
+
+
+class ResolvedMask(Answer):
+    """The mask as it was applied."""
+
+    causal: str
+    resolved_offset: list[int] = Field(description="Per batch item.")
+    visible_keys: Aggregate | None = Field(None, description="How many keys the rows see.")
+
+
+class Shape(Answer):
+    """The resolved extents."""
+
+    batch: int
+    heads: int
+    kv_heads: int
+    query_length: int
+    key_length: int
+    d_k: int | None
+    d_v: int | None
+
+
+class Timing(Answer):
+    """Milliseconds spent waiting and computing."""
+
+    queue: float
+    compute: float
+
+
+class RankedHead(Answer):
+    """One head of one group, its rows pooled over the batch."""
+
+    group: str
+    head: int
+    level: str | None
+    entropy: float | None
+    max_weight: float | None
+    jacobian_trace: float | None
+
+
+class Analysis(Answer):
+    """What one analysis found."""
+
+    mechanism: dict[str, Any]
+    shape: Shape
+    mask: ResolvedMask
+    labels: dict[str, list[str] | None] | None = None
+    output: Any = None
+    weights: Any = None
+    logits: Any = None
+    scores: Any = None
+    key_share: Any = None
+    diagnostics: dict[str, Aggregate] | None = None
+    row_diagnostics: dict[str, Any] | None = None
+    verdict: Verdict | None = None
+    numerics: Numerics
+    theory: Theory | None = None
+    omitted: list[str] = Field(default=[])
+
+
+class GroupAnalysis(Analysis):
+    """One group of a file that holds many."""
+
+    name: str
+
+
+class AttentionAnswer(Analysis):
+    """The analysis, and how it was made."""
+
+    device: str
+    torch: str
+    timing_ms: Timing
+    batch_size: int
+    request_id: str
+
+
+class GroupedAnswer(Answer):
+    """The analyses of all groups of a file, and one ranking of all their heads, worst first."""
+
+    groups: list[GroupAnalysis]
+    ranking: list[RankedHead]
+    omitted: list[str] = Field(default=[])
+    device: str
+    torch: str
+    timing_ms: Timing
+    batch_size: int
+    request_id: str

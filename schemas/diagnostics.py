@@ -1,0 +1,83 @@
+"""What the diagnostics of an answer look like."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from schemas.strict import Answer
+
+PerHead = list[list[float | None]]
+Level = Literal["saturated", "sharp", "healthy", "diffuse"]
+
+
+class Aggregate(Answer):
+    """A diagnostic over the rows where it is defined, per (batch, head)."""
+
+    unit: str
+    mean: PerHead
+    min: PerHead
+    max: PerHead
+    rows: list[list[int]] = Field(description="How many rows the figures run over.")
+    reason: str | None = Field(None, description="Why the diagnostic is undefined, where it is.")
+
+
+class Evidence(Answer):
+    """A figure beside a threshold from the literature."""
+
+    name: str
+    value: float | None
+    threshold: float
+    source: str
+    holds: bool | None
+    meaning: str
+
+
+class Verdict(Answer):
+    """How saturated the heads are, by this service's own rules."""
+
+    level: Level | None
+    heads: list[list[Level | None]] = Field(description="Per (batch, head).")
+    shares: dict[str, float | None] = Field(description="Share of the rows in each regime.")
+    rows: int = Field(description="Rows with a regime: those that see at least two keys.")
+    evidence: list[Evidence]
+    advice: list[str]
+    rules: str = Field(description="Version of the rules; see /v1/catalogue.")
+
+
+class Numerics(Answer):
+    """How it was computed, and what went wrong on the way."""
+
+    compute_dtype: str
+    pass_: str = Field(alias="pass")
+    tf32: bool
+    fully_masked_rows: int
+    underflowed_weights: int
+    overflowed_logits: int
+    nonfinite_inputs: int
+    near_forbidden: int
+    row_sum_min: float | None = Field(None, description="Of given weights.")
+    row_sum_max: float | None = None
+    row_sums_off: int | None = Field(None, description="Rows whose weights do not sum to 1.")
+    advice: list[str] = Field(default=[])
+
+
+class Prediction(Answer):
+    """Theory beside measurement; z is their distance in standard errors."""
+
+    predicted: float | None
+    measured: float | None
+    standard_error: float | None
+    z: float | None
+    source: str
+    reason: str | None = None
+
+
+class Theory(Answer):
+    """What independent normal entries would give, beside what was measured."""
+
+    assumption: str
+    score_variance: Prediction
+    row_variance: Prediction
+    entropy: Prediction
+    participation: Prediction
+    asymptotes: dict[str, Any]

@@ -1,0 +1,5 @@
+"""How logits become weights."""
+
+from typing import Literal
+
+NormalizerName = Literal["softmax"]
