@@ -1,0 +1,167 @@
+"""What needs the rows' final maximum and sum: a second look at the logits, linear in memory."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from service.attention.blocks import Unit, cut, extent, unit_logits
+from service.attention.logits import Logits, Workspace
+from service.attention.rows import underflow_gap
+from service.attention.spectrum import largest_eigenvalue
+from service.attention.statistics import RowStatistics
+from service.attention.streaming import Checkpoint
+from service.attention.workers import Workers
+from service.shape import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """What to collect; `sparsity` is the threshold relative to the row's maximum, or None."""
+
+    key_share: bool = False
+    sparsity: float | None = None
+    jacobian_spectral: bool = False
+
+    @property
+    def anything(self) -> bool:
+        """Whether a second pass is needed at all."""
+        return self.key_share or self.sparsity is not None or self.jacobian_spectral
+
+
+@dataclass(slots=True)
+class Revisited:
+    """float64 figures: `key_share`, `seen_by` (batch, heads, M); the others (batch, heads, N).
+
+    `key_share` is the mean weight that key j gets from the rows that see it, NaN where none does;
+    `seen_by` counts those rows.
+    """
+
+    key_share: Tensor | None = None
+    seen_by: Tensor | None = None
+    rows: dict[str, Tensor] = field(default_factory=dict)
+
+
+def revisit(
+    logits: Logits,
+    statistics: RowStatistics,
+    second: Second,
+    *,
+    shape: Shape,
+    dtype: torch.dtype,
+    device: torch.device,
+    workers: Workers,
+    checkpoint: Checkpoint = lambda: None,
+) -> Revisited:
+    """Compute the logits again and collect what `second` asks for."""
+    job = _Revisit(logits, statistics, second, shape, dtype, device, checkpoint)
+    workers.run(_per_heads(shape), job.work)
+    return job.result()
+
+
+def _per_heads(shape: Shape) -> Iterator[list[Unit]]:
+    """Units of the same heads together: their key shares add up in one order on one thread."""
+    units = cut(shape, key_block=shape.key_length)
+    for _, same in groupby(units, key=lambda unit: (unit.batch, unit.kv_heads.start)):
+        yield list(same)
+
+
+@dataclass(slots=True)
+class _Block:
+    """A block's gaps to the maximum and weights, both 0 where hidden, and what it sees."""
+
+    gaps: Tensor
+    weights: Tensor
+    seen: Tensor
+
+
+class _Revisit:
+    def __init__(
+        self,
+        logits: Logits,
+        statistics: RowStatistics,
+        second: Second,
+        shape: Shape,
+        dtype: torch.dtype,
+        device: torch.device,
+        checkpoint: Checkpoint,
+    ) -> None:
+        self.logits, self.statistics, self.second, self.shape = logits, statistics, second, shape
+        self.dtype, self.device, self.checkpoint = dtype, device, checkpoint
+        lead = (shape.batch, shape.heads)
+        new = torch.zeros
+        keys = (*lead, shape.key_length) if second.key_share else (0,)
+        self.share = new(keys, dtype=torch.float64, device=device)
+        self.seen_by = new(keys, dtype=torch.float64, device=device)
+        self.rows: dict[str, Tensor] = {}
+        for name, wanted in (
+            ("sparsity", second.sparsity is not None),
+            ("jacobian_spectral", second.jacobian_spectral),
+        ):
+            if wanted:
+                rows = (*lead, shape.query_length)
+                self.rows[name] = torch.full(rows, math.nan, dtype=torch.float64, device=device)
+
+    def work(self, groups: Iterable[list[Unit]]) -> None:
+        size = unit_logits(self.shape, key_block=self.shape.key_length)
+        workspace = Workspace(size, self.dtype, self.device)
+        for units in groups:
+            for unit in units:
+                self.checkpoint()
+                self._unit(unit, workspace)
+
+    def _unit(self, unit: Unit, workspace: Workspace) -> None:
+        index = (unit.batch, unit.heads, unit.queries)
+        block = self._block(unit, index, workspace)
+        if block is None:
+            return
+        sound = self.statistics.overflowed[index] == 0
+        valid = (sound & (self.statistics.visible[index] > 0)).unsqueeze(-1)
+        if self.second.key_share:
+            heads = (unit.batch, unit.heads)
+            self.share[heads] += torch.where(valid, block.weights, 0.0).sum(1, dtype=torch.float64)
+            self.seen_by[heads] += (block.seen & valid).sum(1)
+        if self.second.sparsity is not None:
+            small = (block.gaps < math.log(self.second.sparsity)) & block.seen
+            share = small.sum(-1) / self.statistics.visible[index]
+            self.rows["sparsity"][index] = torch.where(valid.squeeze(-1), share, math.nan)
+        if self.second.jacobian_spectral:
+            eigenvalue = self._spectral(block, index)
+            self.rows["jacobian_spectral"][index] = torch.where(
+                valid.squeeze(-1), eigenvalue, math.nan
+            )
+
+    def _block(
+        self, unit: Unit, index: tuple[int, slice, slice], workspace: Workspace
+    ) -> _Block | None:
+        keys = slice(0, self.shape.key_length)
+        visible = self.logits.visibility.visible(unit, keys)
+        if visible is False:
+            return None
+        block = workspace.view(0, unit, keys)
+        self.logits.scorer.unit(unit)(keys, block)
+        self.logits.shape_scores(block, unit, keys)
+        maximum = self.statistics.maximum[index].to(self.dtype).unsqueeze(-1)
+        seen = torch.ones_like(block, dtype=torch.bool)
+        if isinstance(visible, Tensor):
+            seen = visible.expand(*visible.shape[:-1], extent(keys)).expand_as(block)
+        gaps = torch.where(seen, block - maximum, 0.0)
+        limit = underflow_gap(self.dtype)
+        weights = torch.where(seen & (gaps >= -limit), gaps.clamp(min=-limit).exp(), 0.0)
+        weights /= (1 + self.statistics.tail[index]).to(self.dtype).unsqueeze(-1)
+        return _Block(gaps, weights, seen)
+
+    def _spectral(self, block: _Block, index: tuple[int, slice, slice]) -> Tensor:
+        tail, argmax = self.statistics.tail[index], self.statistics.argmax[index]
+        at = argmax.clamp(min=0).long().unsqueeze(-1)
+        others = block.weights.double().scatter(-1, at, 0.0)
+        return largest_eigenvalue(1 / (1 + tail), tail / (1 + tail), others)
+
+    def result(self) -> Revisited:
+        if not self.second.key_share:
+            return Revisited(rows=self.rows)
+        share = torch.where(self.seen_by > 0, self.share / self.seen_by, math.nan)
+        return Revisited(share, self.seen_by, self.rows)

@@ -1,0 +1,73 @@
+"""Threads that share the units of a pass: one a core, each with torch single-threaded."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from threading import Lock
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+
+
+class Workers:
+    """Runs independent units on `threads` threads.
+
+    torch's own parallelism splits a product differently on different machines and batch sizes;
+    here a unit is always computed by one thread, so its bits depend on nothing else.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self.threads = threads
+        self._pool = (
+            ThreadPoolExecutor(threads - 1, "attention", initializer=_single)
+            if threads > 1
+            else None
+        )
+
+    def run(self, items: Iterable[Item], worker: Callable[[Iterable[Item]], None]) -> None:
+        """Give every item to one of the workers; `worker` consumes the items it is handed."""
+        _single()
+        items = iter(items)
+        head = list(islice(items, 2))
+        shared = _Shared(head, items)
+        if self._pool is None or len(head) < 2:
+            worker(shared)
+            return
+        others = [self._pool.submit(worker, shared) for _ in range(self.threads - 1)]
+        try:
+            worker(shared)
+        finally:
+            shared.stop()
+            for other in others:
+                other.result()
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+class _Shared(Iterable[Item]):
+    """An iterator that several threads may draw from."""
+
+    def __init__(self, head: list[Item], rest: Iterable[Item]) -> None:
+        self._lock = Lock()
+        self._items = iter([*head, *rest])
+
+    def __iter__(self) -> "_Shared[Item]":
+        return self
+
+    def __next__(self) -> Item:
+        with self._lock:
+            return next(self._items)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._items = iter(())
+
+
+def _single() -> None:
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)

@@ -1,0 +1,159 @@
+"""Everything that can go wrong for a caller, told without HTTP.
+
+ServiceError
+├── Malformed            the bytes are not what their encoding says
+├── Invalid              parseable, but not a valid request
+│   ├── ShapeMismatch    extents that do not fit together
+│   ├── DtypeMismatch    dtypes that do not fit together
+│   ├── NonFinite        NaN or infinity where none is accepted
+│   ├── InvalidMask      masks that contradict one another or the shapes
+│   ├── UnknownEntry     a tensor name that means nothing here
+│   └── UnavailableDevice
+├── LimitExceeded        more than a setting allows
+├── BodyTimeout          the body did not arrive in time
+├── UnsupportedMedia     an encoding of the body that is not read here
+├── NotAcceptable        an encoding of the answer that is not written here
+├── Busy                 the queue is full; try again
+├── Draining             the service is stopping
+└── DeadlineExceeded     computing took longer than allowed
+"""
+
+from dataclasses import dataclass
+
+
+class ServiceError(Exception):
+    """An error with a stable name, a sentence for people, and the place it came from."""
+
+    slug = "error"
+    title = "Error"
+
+    def __init__(self, detail: str, *, pointer: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.pointer = pointer
+
+
+class Malformed(ServiceError):
+    """The bytes cannot be read as the encoding they claim to be."""
+
+    slug = "malformed-body"
+    title = "The body cannot be read"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One of several things wrong with a request: a JSON pointer and a sentence."""
+
+    pointer: str
+    detail: str
+
+
+class Invalid(ServiceError):
+    """The request was read, but it is not valid."""
+
+    slug = "invalid-request"
+    title = "The request is not valid"
+
+    def __init__(
+        self, detail: str, *, pointer: str | None = None, faults: tuple[Fault, ...] = ()
+    ) -> None:
+        super().__init__(detail, pointer=pointer)
+        self.faults = faults or ((Fault(pointer, detail),) if pointer is not None else ())
+
+
+class ShapeMismatch(Invalid):
+    """Extents that do not fit together."""
+
+    slug = "shape-mismatch"
+    title = "The shapes do not fit together"
+
+
+class DtypeMismatch(Invalid):
+    """Dtypes that do not fit together, or one that is not accepted."""
+
+    slug = "dtype-mismatch"
+    title = "The dtypes do not fit together"
+
+
+class NonFinite(Invalid):
+    """NaN or infinity where none is accepted."""
+
+    slug = "non-finite"
+    title = "A tensor holds NaN or infinity"
+
+
+class InvalidMask(Invalid):
+    """Masks that contradict one another or the shapes."""
+
+    slug = "invalid-mask"
+    title = "The masks do not fit"
+
+
+class UnknownEntry(Invalid):
+    """A tensor name that means nothing here."""
+
+    slug = "unknown-entry"
+    title = "The file has entries that are no inputs"
+
+
+class UnavailableDevice(Invalid):
+    """A device that this machine lacks, or that lacks the dtype."""
+
+    slug = "unavailable-device"
+    title = "The device is not available"
+
+
+class LimitExceeded(ServiceError):
+    """More than a setting allows: names the limit, the need and the setting."""
+
+    slug = "limit-exceeded"
+    title = "A limit is exceeded"
+
+    def __init__(
+        self, what: str, *, needed: int, allowed: int, setting: str, advice: str = ""
+    ) -> None:
+        detail = f"{what}: needs {needed:,}, allowed are {allowed:,} (setting {setting})."
+        super().__init__(f"{detail} {advice}".strip())
+        self.needed, self.allowed, self.setting = needed, allowed, setting
+
+
+class BodyTimeout(ServiceError):
+    """The body did not arrive in time."""
+
+    slug = "body-timeout"
+    title = "The body did not arrive in time"
+
+
+class UnsupportedMedia(ServiceError):
+    """An encoding of the body that is not read here."""
+
+    slug = "unsupported-media-type"
+    title = "The body's encoding is not supported"
+
+
+class NotAcceptable(ServiceError):
+    """An encoding of the answer that is not written here."""
+
+    slug = "not-acceptable"
+    title = "The answer's encoding is not supported"
+
+
+class Busy(ServiceError):
+    """The queue is full."""
+
+    slug = "busy"
+    title = "The service is busy"
+
+
+class Draining(ServiceError):
+    """The service is not ready to take work."""
+
+    slug = "not-ready"
+    title = "The service is not ready"
+
+
+class DeadlineExceeded(ServiceError):
+    """The analysis took longer than allowed."""
+
+    slug = "deadline-exceeded"
+    title = "The deadline has passed"

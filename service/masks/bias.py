@@ -1,0 +1,82 @@
+"""A float added to the logits; −∞ forbids."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from service.attention.blocks import Unit, extent
+from service.errors import NonFinite
+from service.masks.base import Description, Mask, Setting, Spread, pad
+
+NEAR_FORBIDDEN = -1e4
+
+
+@dataclass(frozen=True, slots=True)
+class Bias(Mask):
+    """Adds the finite entries and forbids those that are −∞."""
+
+    description: ClassVar[Description] = Description(
+        name="bias",
+        meaning="Added to the logits after the softcap (ALiBi, relative positions, additive "
+        "masks); minus infinity forbids. Finite entries at or below -1e4 are computed as given "
+        "and counted in numerics.near_forbidden; mask.forbid_below turns them into minus infinity.",
+        formula="s[b, h, i, j] + bias[b, h, i, j]",
+        source="ONNX Attention, opset 23, attn_mask (float)",
+    )
+
+    spread: Spread
+    near: int
+    forbids: bool
+
+    @classmethod
+    def resolve(cls, setting: Setting) -> Self | None:
+        """The bias, where one is given; NaN and +∞ are always refused."""
+        if setting.request.bias is None:
+            return None
+        tensor = setting.request.bias.to(device=setting.device, dtype=setting.dtype)
+        _refuse_nonfinite(tensor)
+        if setting.request.forbid_below is not None:
+            below = tensor < setting.request.forbid_below
+            tensor = torch.where(below, float("-inf"), tensor)
+        spread = Spread(tensor, setting.shape, "bias")
+        hidden = tensor == float("-inf")
+        near = int(((tensor <= NEAR_FORBIDDEN) & ~hidden).sum())
+        return cls(spread, near, bool(hidden.any()) or spread.padded)
+
+    @property
+    def near_forbidden(self) -> int:
+        """Finite entries at or below -1e4."""
+        return self.near
+
+    def visible(self, unit: Unit, keys: slice) -> bool | Tensor:
+        """Where the bias is not −∞; padding is forbidden."""
+        if not self.forbids:
+            return True
+        block = self.spread.block(unit, keys)
+        if block is None:
+            return False
+        return self._padded(block, keys) != float("-inf")
+
+    def bias(self, unit: Unit, keys: slice) -> Tensor | None:
+        """The bias over the block, with 0 where it forbids."""
+        block = self.spread.block(unit, keys)
+        if block is None or not self.forbids:
+            return block
+        padded = self._padded(block, keys)
+        return torch.where(padded == float("-inf"), 0.0, padded)
+
+    def _padded(self, block: Tensor, keys: slice) -> Tensor:
+        return pad(block, extent(keys), float("-inf")) if self.spread.padded else block
+
+
+def _refuse_nonfinite(tensor: Tensor) -> None:
+    bad = torch.isnan(tensor) | (tensor == float("inf"))
+    if bool(bad.any()):
+        first = [int(i) for i in bad.nonzero()[0]]
+        raise NonFinite(
+            f"mask.bias holds {int(bad.sum()):,} NaN or +∞ values, the first at {first}; expected "
+            "finite numbers or −∞ (null in JSON)",
+            pointer="/mask/bias",
+        )
