@@ -1,0 +1,84 @@
+"""How close to one-hot a row is."""
+
+import torch
+from torch import Tensor
+
+from service.diagnostics.base import Diagnostic, Rows
+
+
+def entropy(rows: Rows) -> Tensor:
+    """Ln(1 + t) − e1/l, in nats: no ε inside a logarithm, no difference of large numbers."""
+    return torch.log1p(rows.statistics.tail) - rows.statistics.gap1 / rows.total
+
+
+def normalized_entropy(rows: Rows) -> Tensor:
+    """Entropy over that of uniform weights on the visible keys."""
+    return entropy(rows) / rows.visible.clamp(min=1).log()
+
+
+def participation_ratio(rows: Rows) -> Tensor:
+    """1 / Σp²."""
+    return 1 / (rows.largest.square() + rows.squares)
+
+
+CONCENTRATION = (
+    Diagnostic(
+        name="entropy",
+        meaning="Shannon entropy of the weights: 0 is one-hot, ln n is uniform.",
+        formula="log1p(t) - e1/l = -sum p ln p",
+        unit="nat",
+        range="[0, ln n]",
+        source="Shannon 1948; Zhai et al. 2023, arXiv 2303.06296 (attention entropy collapse)",
+        compute=entropy,
+    ),
+    Diagnostic(
+        name="normalized_entropy",
+        meaning="Entropy over that of uniform weights on the visible keys, so that rows that see "
+        "few keys (early causal rows) are not called sharp.",
+        formula="entropy / ln n",
+        unit="1",
+        range="[0, 1]",
+        source="Pielou 1966 (evenness)",
+        compute=normalized_entropy,
+        least_keys=2,
+    ),
+    Diagnostic(
+        name="effective_keys",
+        meaning="How many keys, equally weighted, would give this entropy: the row's perplexity.",
+        formula="exp(entropy)",
+        unit="keys",
+        range="[1, n]",
+        source="Hill 1973, number of order 1",
+        compute=lambda rows: entropy(rows).exp(),
+    ),
+    Diagnostic(
+        name="participation_ratio",
+        meaning="How many keys take part, by the Rényi-2 entropy; it is the smaller of the two "
+        "effective numbers.",
+        formula="1 / sum p^2",
+        unit="keys",
+        range="[1, n]",
+        source="Hill 1973, number of order 2",
+        compute=participation_ratio,
+    ),
+    Diagnostic(
+        name="max_weight",
+        meaning="The largest weight; at 0.9 and above this service calls a row saturated.",
+        formula="P = 1/l",
+        unit="1",
+        range="[1/n, 1]",
+        source="definition",
+        compute=lambda rows: rows.largest,
+    ),
+    Diagnostic(
+        name="logit_gap",
+        meaning="Distance from the largest logit to the next: the second weight is the largest "
+        "times exp(-gap).",
+        formula="m - second maximum",
+        unit="nat",
+        range="[0, inf)",
+        source="definition",
+        compute=lambda rows: rows.statistics.maximum - rows.statistics.second,
+        least_keys=2,
+    ),
+)

@@ -1,0 +1,131 @@
+"""Figures beside thresholds from the literature, and what would mend a saturated head."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from service.diagnostics.verdict import Level
+
+QK_CLIP_THRESHOLD = 100.0
+SOFTCAP_THRESHOLD = 50.0
+CONDENSATION = 1.0
+SINK_SHARE = 0.3
+SINK_ROWS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A figure, its threshold and source, and whether it reaches the threshold."""
+
+    name: str
+    value: float | None
+    threshold: float
+    source: str
+    meaning: str
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the figure is above the threshold; None where there is no figure."""
+        return None if self.value is None else self.value > self.threshold
+
+
+def _largest(figures: Tensor) -> float | None:
+    finite = figures[torch.isfinite(figures)]
+    return float(finite.max()) if finite.numel() else None
+
+
+def evidence(
+    rows: dict[str, Tensor], key_share: Tensor | None, seen_by: Tensor | None
+) -> list[Evidence]:
+    """What the literature would say, from figures per row and, where included, key shares."""
+    found = []
+    if "logit_max" in rows:
+        largest = _largest(rows["logit_max"])
+        found += [
+            Evidence(
+                "logit_max",
+                largest,
+                QK_CLIP_THRESHOLD,
+                "QK-Clip, Kimi K2, arXiv 2507.20534",
+                "above it, training clips the query and key weights of the head",
+            ),
+            Evidence(
+                "logit_max_abs",
+                _largest(rows["logit_max_abs"]),
+                SOFTCAP_THRESHOLD,
+                "Gemma 2, arXiv 2408.00118",
+                "the attention softcap of Gemma 2 lets no logit pass it",
+            ),
+            Evidence(
+                "saturation_index",
+                _largest(rows["saturation_index"]),
+                CONDENSATION,
+                "random energy model, arXiv 2505.24333",
+                "above 1, independent normal logits condense on few keys",
+            ),
+        ]
+    if key_share is not None and seen_by is not None:
+        counted = torch.where(seen_by >= SINK_ROWS, key_share, float("nan"))
+        found.append(
+            Evidence(
+                "key_share",
+                _largest(counted),
+                SINK_SHARE,
+                "attention sinks, Gu et al. 2024, arXiv 2410.10781",
+                f"a key with more than this share of its rows' weight (at least {SINK_ROWS} rows) "
+                "is a sink",
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the advice is computed from."""
+
+    level: Level | None
+    scale: float | None
+    default_scale: float | None
+    logit_variance: float | None
+    largest_logit: float | None
+    near_forbidden: int
+
+
+def advice(setting: Setting) -> list[str]:
+    """What would mend it, in sentences with the numbers of this request."""
+    said = []
+    concentrated = setting.level in ("saturated", "sharp")
+    scale, default = setting.scale, setting.default_scale
+    if concentrated and scale is not None and default is not None and abs(scale) > 1.5 * default:
+        said.append(
+            f"The scale is {scale:.4g}, {abs(scale) / default:.3g} times the default {default:.4g} "
+            "(1/sqrt(d_k)): return to it, or divide by a temperature."
+        )
+    if concentrated and setting.logit_variance is not None and setting.logit_variance > 4:
+        spread = math.sqrt(setting.logit_variance)
+        said.append(
+            f"The logits of a row spread with a standard deviation of {spread:.3g}, where "
+            f"independent unit-variance entries give 1: a temperature near {spread:.3g}, "
+            "normalising query and key, or smaller projection weights would bring it back."
+        )
+    if setting.largest_logit is not None and setting.largest_logit > QK_CLIP_THRESHOLD:
+        factor = QK_CLIP_THRESHOLD / setting.largest_logit
+        said.append(
+            f"The largest logit is {setting.largest_logit:.4g}: QK-Clip at 100 would scale this "
+            f"head's query-key product by {factor:.3g}; a softcap of 50 bounds it without "
+            "touching the weights."
+        )
+    if setting.level == "diffuse":
+        said.append(
+            "The rows are nearly uniform: the logits hardly differ. A larger scale (a temperature "
+            "below 1) or longer training sharpens them; averaging heads are not faulty as such."
+        )
+    if setting.near_forbidden:
+        said.append(
+            f"{setting.near_forbidden:,} bias entries are finite but at or below -1e4: they count "
+            "as visible keys and distort entropy and variance. Use minus infinity, or "
+            "mask.forbid_below."
+        )
+    return said

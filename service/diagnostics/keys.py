@@ -1,0 +1,58 @@
+"""Which keys a row sees, and which it prefers."""
+
+import torch
+from torch import Tensor
+
+from service.diagnostics.base import Diagnostic, Rows
+
+
+def log_sum_exp(rows: Rows) -> Tensor:
+    """Ln Σ exp(s) = m + ln(1 + tail); −∞ for a row without a visible key."""
+    return rows.statistics.maximum + torch.log1p(rows.statistics.tail)
+
+
+def argmax(rows: Rows) -> Tensor:
+    """Index of the preferred key; −1 where there is none."""
+    return torch.where(rows.sound, rows.statistics.argmax, -1.0)
+
+
+def lse(rows: Rows) -> Tensor:
+    """The log-sum-exp, NaN where a logit overflowed."""
+    return torch.where(rows.sound, log_sum_exp(rows), float("nan"))
+
+
+KEYS = (
+    Diagnostic(
+        name="visible_keys",
+        meaning="How many keys the row may attend to.",
+        formula="n",
+        unit="keys",
+        range="[0, key_length]",
+        source="count",
+        compute=lambda rows: rows.visible,
+        least_keys=0,
+    ),
+    Diagnostic(
+        name="argmax",
+        meaning="The key with the largest weight, the first of them on ties; -1 without a key.",
+        formula="argmax_j s_j",
+        unit="index",
+        range="[-1, key_length - 1]",
+        source="definition",
+        compute=argmax,
+        least_keys=0,
+        aggregated=False,
+    ),
+    Diagnostic(
+        name="lse",
+        meaning="Log-sum-exp of the logits, what flash attention keeps of a row; minus infinity "
+        "without a key.",
+        formula="m + log1p(t), t = sum over j != argmax of exp(s_j - m)",
+        unit="nat",
+        range="(-inf, inf)",
+        source="Dao et al. 2022, FlashAttention, arXiv 2205.14135",
+        compute=lse,
+        needs="logits",
+        least_keys=0,
+    ),
+)

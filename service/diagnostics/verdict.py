@@ -1,0 +1,87 @@
+"""The verdict: which rows, heads and wholes are saturated, by this service's own rules.
+
+No paper gives an entropy cut-off; the thresholds are a convention of this service, versioned, and
+every answer says so. Evidence with thresholds from the literature stands beside it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Level = Literal["saturated", "sharp", "healthy", "diffuse"]
+
+RULES_VERSION = "1"
+SATURATED_WEIGHT = 0.9
+SHARP_ENTROPY = 0.5
+DIFFUSE_ENTROPY = 0.95
+MAJORITY = 0.5
+
+REGIMES: dict[Level, str] = {
+    "saturated": f"max_weight >= {SATURATED_WEIGHT}",
+    "sharp": f"not saturated and normalized_entropy < {SHARP_ENTROPY}",
+    "diffuse": f"neither and normalized_entropy > {DIFFUSE_ENTROPY}",
+    "healthy": "none of these",
+}
+HEAD_RULES = (
+    f"saturated if at least {MAJORITY:.0%} of the rows are; else sharp if saturated and sharp "
+    f"together are; else diffuse if at least {MAJORITY:.0%} are; else healthy; undefined without "
+    "a row that sees two keys"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rows in each regime, of the shape that was asked for."""
+
+    saturated: Tensor
+    sharp: Tensor
+    diffuse: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, max_weight: Tensor, normalized_entropy: Tensor) -> "Counts":
+        """Count along the last axis; rows where normalized_entropy is NaN have no regime."""
+        regime = torch.isfinite(normalized_entropy)
+        saturated = regime & (max_weight >= SATURATED_WEIGHT)
+        sharp = regime & ~saturated & (normalized_entropy < SHARP_ENTROPY)
+        diffuse = regime & ~saturated & (normalized_entropy > DIFFUSE_ENTROPY)
+        return cls(*(mask.sum(-1) for mask in (saturated, sharp, diffuse, regime)))
+
+    def pooled(self, *axes: int) -> "Counts":
+        """The same, summed over further axes."""
+        kept = (self.saturated, self.sharp, self.diffuse, self.rows)
+        return Counts(*(count.sum(axes) for count in kept))
+
+    def shares(self) -> dict[str, float | None]:
+        """Share of the rows in each regime, over everything counted."""
+        saturated, sharp, diffuse, rows = (
+            int(count.sum()) for count in (self.saturated, self.sharp, self.diffuse, self.rows)
+        )
+        if rows == 0:
+            return dict.fromkeys(REGIMES)
+        healthy = rows - saturated - sharp - diffuse
+        return {
+            "saturated": saturated / rows,
+            "sharp": sharp / rows,
+            "healthy": healthy / rows,
+            "diffuse": diffuse / rows,
+        }
+
+    def levels(self) -> list[Level | None]:
+        """The level of each entry, flat."""
+        columns = (self.saturated, self.sharp, self.diffuse, self.rows)
+        counts = zip(*(column.flatten().tolist() for column in columns), strict=True)
+        return [level(*entry) for entry in counts]
+
+
+def level(saturated: int, sharp: int, diffuse: int, rows: int) -> Level | None:
+    """The level of a head with these rows, None without any."""
+    if rows == 0:
+        return None
+    if saturated >= MAJORITY * rows:
+        return "saturated"
+    if saturated + sharp >= MAJORITY * rows:
+        return "sharp"
+    return "diffuse" if diffuse >= MAJORITY * rows else "healthy"

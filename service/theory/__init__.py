@@ -1,0 +1,1 @@
+"""What independent normal entries would give."""
