@@ -1,0 +1,298 @@
+"""One analysis, from request to verdict: the story, top to bottom."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from schemas.inputs import WeightInputs
+from service import operands
+from service.attention.logits import Logits, Scorer
+from service.attention.second_pass import Revisited, revisit
+from service.attention.streaming import Attended, attend
+from service.attention.workers import Workers
+from service.diagnostics import DIAGNOSTICS, Rows
+from service.diagnostics.aggregate import Aggregated, aggregate, undefined
+from service.diagnostics.evidence import Evidence, Setting, advice, evidence
+from service.diagnostics.verdict import Counts, Level
+from service.masks import MASKS, CombinedMask
+from service.masks.combined import count_visible
+from service.masks.resolve import ResolvedMask, resolve
+from service.mechanisms import MECHANISMS
+from service.mechanisms.given import GivenLogits, GivenWeights
+from service.operands import Operands
+from service.plan import Plan
+from service.theory.panel import Measured, Panel, compare
+
+PASS_NAME = "eager"
+_SUM_TOLERANCE = {
+    torch.float64: 1e-9,
+    torch.float32: 1e-4,
+    torch.float16: 1e-2,
+    torch.bfloat16: 5e-2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where an analysis runs, on which threads, and how it is told to stop."""
+
+    device: torch.device
+    workers: Workers
+    checkpoint: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Levels of the whole and of each (batch, head), with what supports them."""
+
+    level: Level | None
+    heads: list[list[Level | None]]
+    shares: dict[str, float | None]
+    rows: int
+    evidence: list[Evidence]
+    advice: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """How it was computed, and what went wrong on the way."""
+
+    compute_dtype: str
+    fully_masked_rows: int
+    underflowed_weights: int
+    overflowed_logits: int
+    nonfinite_inputs: int
+    near_forbidden: int
+    row_sums: tuple[float, float, int] | None = None
+
+
+@dataclass(slots=True)
+class Analysis:
+    """Everything that one request asked for; tensors at rank 4, figures in float64."""
+
+    plan: Plan
+    scale: float | None
+    mask: ResolvedMask
+    visible_keys: Aggregated
+    numerics: Numerics
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    rows: dict[str, Tensor] = field(default_factory=dict)
+    diagnostics: dict[str, Aggregated] = field(default_factory=dict)
+    counts: Counts | None = None
+    verdict: Verdict | None = None
+    theory: Panel | None = None
+
+
+def analyse(plan: Plan, runtime: Runtime) -> Analysis:
+    """Run one analysis.
+
+    Raises:
+        NonFinite, Invalid, InvalidMask: what only the tensors themselves tell.
+    """
+    request = plan.request
+    taken = operands.prepare(
+        request.inputs,
+        cast=request.compute.dtype,
+        device=runtime.device,
+        nonfinite=request.compute.nonfinite,
+    )
+    mask = resolve(request.mask, plan.shape, MASKS, dtype=plan.compute_dtype, device=runtime.device)
+    logits, scale = _logits(plan, taken, mask)
+    attended = attend(
+        logits,
+        taken.value,
+        shape=plan.shape,
+        wanted=plan.wanted,
+        dtype=plan.compute_dtype,
+        answer_dtype=plan.answer_dtype,
+        device=runtime.device,
+        workers=runtime.workers,
+        checkpoint=runtime.checkpoint,
+    )
+    again = _second(plan, logits, attended, runtime)
+    row_sums = _restore_weights(plan, taken, attended)
+    return _report(plan, taken, mask, scale, attended, again, row_sums)
+
+
+def _logits(plan: Plan, taken: Operands, mask: ResolvedMask) -> tuple[Logits, float | None]:
+    """The pipeline up to the normaliser, and the resolved scale."""
+    mechanism = plan.request.mechanism
+    if taken.given is not None:
+        given: GivenLogits | GivenWeights
+        if isinstance(plan.request.inputs, WeightInputs):
+            operands.check_weights(taken.given)
+            given = GivenWeights(taken.given)
+        else:
+            given = GivenLogits(taken.given)
+        return Logits(given, CombinedMask((*mask.members, given)), None, None), None
+    member = MECHANISMS[mechanism.kind]
+    scale = member.default_scale(plan.shape) if mechanism.scale is None else mechanism.scale
+    scorer: Scorer = member.scorer(taken, plan.shape)
+    return Logits(scorer, CombinedMask(mask.members), scale, mechanism.softcap), scale
+
+
+def _second(plan: Plan, logits: Logits, attended: Attended, runtime: Runtime) -> Revisited:
+    if not plan.second.anything:
+        return Revisited()
+    return revisit(
+        logits,
+        attended.statistics,
+        plan.second,
+        shape=plan.shape,
+        dtype=plan.compute_dtype,
+        device=runtime.device,
+        workers=runtime.workers,
+        checkpoint=runtime.checkpoint,
+    )
+
+
+def _restore_weights(
+    plan: Plan, taken: Operands, attended: Attended
+) -> tuple[float, float, int] | None:
+    """Given weights that do not sum to 1 are shown and applied as given; their sums are reported.
+
+    The statistics are those of the row over its sum, which is exp(lse) = exp(m)(1 + tail) here.
+    """
+    if not isinstance(plan.request.inputs, WeightInputs) or taken.given is None:
+        return None
+    statistics = attended.statistics
+    sums = statistics.maximum.exp() * (1 + statistics.tail)
+    for tensor in (attended.output, attended.weights):
+        if tensor is not None:
+            tensor.mul_(sums.unsqueeze(-1).to(tensor.dtype))
+    used = sums[statistics.visible > 0]
+    if used.numel() == 0:
+        return None
+    off = (used - 1).abs() > _SUM_TOLERANCE[plan.request.inputs.weights.dtype]
+    return float(used.min()), float(used.max()), int(off.sum())
+
+
+def _report(
+    plan: Plan,
+    taken: Operands,
+    mask: ResolvedMask,
+    scale: float | None,
+    attended: Attended,
+    again: Revisited,
+    row_sums: tuple[float, float, int] | None,
+) -> Analysis:
+    """Diagnostics, verdict and theory: arithmetic on the statistics of the rows."""
+    statistics = attended.statistics.to("cpu")
+    if row_sums is not None:
+        seen = count_visible(CombinedMask(mask.members), plan.shape)
+        statistics.visible = torch.where(statistics.visible > 0, seen, 0.0)
+    collected = plan.wanted.score_moments or scale is None
+    rows = Rows.of(statistics, scale=None if collected else scale)
+    numerics = Numerics(
+        compute_dtype=operands.DTYPE_NAMES[plan.compute_dtype],
+        fully_masked_rows=int((statistics.visible == 0).sum()),
+        underflowed_weights=int(statistics.underflowed.sum()),
+        overflowed_logits=int(statistics.overflowed.sum()),
+        nonfinite_inputs=taken.nonfinite,
+        near_forbidden=mask.near_forbidden,
+        row_sums=row_sums,
+    )
+    visible = aggregate(rows.visible, "keys")
+    analysis = Analysis(plan, scale, mask, visible, numerics)
+    analysis.tensors = _tensors(attended, again)
+    extra = {name: figures.cpu() for name, figures in again.rows.items()}
+    if plan.wants_figures:
+        _figures(analysis, rows, extra)
+    else:
+        analysis.rows = extra
+        analysis.diagnostics = {n: aggregate(f, "1") for n, f in extra.items()}
+    if "diagnostics" in plan.include:
+        analysis.verdict = _verdict(analysis, again)
+    if "theory" in plan.include:
+        measured = _measured(plan, mask, rows)
+        analysis.theory = compare(plan.shape, taken, measured, scale, plan.seeded)
+    return analysis
+
+
+def _measured(plan: Plan, mask: ResolvedMask, rows: Rows) -> Measured:
+    nan = torch.full_like(rows.visible, float("nan"))
+    return Measured(
+        visible=rows.visible,
+        score_mean=torch.where(rows.sound, rows.score_mean, nan),
+        score_variance=torch.where(rows.sound, rows.score_variance, nan),
+        entropy=DIAGNOSTICS["entropy"].per_row(rows),
+        sum_of_squares=1 / DIAGNOSTICS["participation_ratio"].per_row(rows),
+        masked=mask.members != (),
+        reshaped=plan.request.mechanism.softcap is not None or plan.request.mask.bias is not None,
+    )
+
+
+def _tensors(attended: Attended, again: Revisited) -> dict[str, Tensor]:
+    found = {
+        "output": attended.output,
+        "weights": attended.weights,
+        "logits": attended.logits,
+        "scores": attended.scores,
+        "key_share": again.key_share,
+    }
+    return {name: tensor.cpu() for name, tensor in found.items() if tensor is not None}
+
+
+def _figures(analysis: Analysis, rows: Rows, extra: dict[str, Tensor]) -> None:
+    """Every diagnostic per row and aggregated, undefined with a reason where it does not follow."""
+    shape, missing = analysis.plan.shape, _missing(analysis.plan)
+    for diagnostic in DIAGNOSTICS.values():
+        name, unit = diagnostic.name, diagnostic.unit
+        if diagnostic.needs in missing:
+            reason = missing[diagnostic.needs]
+            analysis.diagnostics[name] = undefined(shape.batch, shape.heads, unit, reason)
+            continue
+        analysis.rows[name] = diagnostic.per_row(rows)
+        if diagnostic.aggregated:
+            analysis.diagnostics[name] = aggregate(analysis.rows[name], unit)
+    for name, figures in extra.items():
+        analysis.rows[name] = figures
+        analysis.diagnostics[name] = aggregate(figures, "1")
+
+
+def _missing(plan: Plan) -> dict[str, str]:
+    """What these inputs do not tell, and why."""
+    if plan.from_products:
+        return {}
+    no_scores = f"inputs of kind {plan.request.inputs.kind} come after the scores"
+    if isinstance(plan.request.inputs, WeightInputs):
+        no_logits = "weights determine logits only up to a constant, and not where they are 0"
+        return {"scores": no_scores, "logits": no_logits}
+    return {"scores": no_scores}
+
+
+def _verdict(analysis: Analysis, again: Revisited) -> Verdict:
+    rows, plan = analysis.rows, analysis.plan
+    counts = Counts.of(rows["max_weight"], rows["normalized_entropy"])
+    analysis.counts = counts
+    whole = counts.pooled(0, 1)
+    level = whole.levels()[0]
+    levels, heads = counts.levels(), plan.shape.heads
+    found = evidence(rows, again.key_share, again.seen_by)
+    by_name = {item.name: item.value for item in found}
+    default = MECHANISMS[plan.request.mechanism.kind].default_scale(plan.shape)
+    setting = Setting(
+        level=level,
+        scale=analysis.scale,
+        default_scale=default if plan.from_products else None,
+        logit_variance=_mean(rows.get("logit_variance")),
+        largest_logit=by_name.get("logit_max"),
+        near_forbidden=analysis.numerics.near_forbidden,
+    )
+    return Verdict(
+        level=level,
+        heads=[levels[start : start + heads] for start in range(0, len(levels), heads)],
+        shares=whole.shares(),
+        rows=int(whole.rows),
+        evidence=found,
+        advice=advice(setting),
+    )
+
+
+def _mean(figures: Tensor | None) -> float | None:
+    if figures is None:
+        return None
+    finite = figures[torch.isfinite(figures)]
+    return float(finite.mean()) if finite.numel() else None

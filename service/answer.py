@@ -1,0 +1,157 @@
+"""From an analysis to the answer's document and tensors, in the contract's names and order."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from service.analysis import PASS_NAME, Analysis, Verdict
+from service.diagnostics.aggregate import Aggregated
+from service.diagnostics.verdict import RULES_VERSION
+from service.theory.panel import Panel, Prediction
+from service.wire.answers import Part
+
+_INTEGERS = ("visible_keys", "argmax")
+_WITH_QUERY_AXES = ("output", "weights", "logits", "scores")
+
+
+def part(name: str | None, analysis: Analysis) -> Part:
+    """One analysis as it is written, whatever the encoding."""
+    document: dict[str, Any] = {
+        "mechanism": _mechanism(analysis),
+        "shape": _shape(analysis),
+        "mask": _mask(analysis),
+    }
+    labels = analysis.plan.request.labels
+    if labels is not None:
+        document["labels"] = labels.model_dump(exclude_none=True)
+    if analysis.diagnostics:
+        document["diagnostics"] = {
+            name: _aggregate(figure, _dtype(analysis))
+            for name, figure in analysis.diagnostics.items()
+        }
+    if analysis.verdict is not None:
+        document["verdict"] = _verdict(analysis.verdict)
+    document["numerics"] = _numerics(analysis)
+    if analysis.theory is not None:
+        document["theory"] = _theory(analysis.theory)
+    document["omitted"] = list(analysis.plan.omitted)
+    return Part(name, document, _tensors(analysis), _rows(analysis))
+
+
+def _dtype(analysis: Analysis) -> torch.dtype:
+    return analysis.plan.compute_dtype
+
+
+def _mechanism(analysis: Analysis) -> dict[str, Any]:
+    request = analysis.plan.request.mechanism
+    return {
+        "kind": request.kind,
+        "scale": analysis.scale,
+        "softcap": request.softcap,
+        "normalizer": request.normalizer,
+    }
+
+
+def _shape(analysis: Analysis) -> dict[str, int | None]:
+    shape = asdict(analysis.plan.shape)
+    del shape["query_rank"]
+    return shape
+
+
+def _mask(analysis: Analysis) -> dict[str, Any]:
+    return {
+        "causal": analysis.mask.causal,
+        "resolved_offset": list(analysis.mask.offsets),
+        "visible_keys": _aggregate(analysis.visible_keys, torch.float32),
+    }
+
+
+def _aggregate(figure: Aggregated, dtype: torch.dtype) -> dict[str, Any]:
+    written = {
+        "unit": figure.unit,
+        "mean": figure.mean.to(dtype),
+        "min": figure.minimum.to(dtype),
+        "max": figure.maximum.to(dtype),
+        "rows": figure.rows,
+    }
+    return written if figure.reason is None else {**written, "reason": figure.reason}
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "level": verdict.level,
+        "heads": verdict.heads,
+        "shares": verdict.shares,
+        "rows": verdict.rows,
+        "evidence": [{**asdict(item), "holds": item.holds} for item in verdict.evidence],
+        "advice": verdict.advice,
+        "rules": RULES_VERSION,
+    }
+
+
+def _numerics(analysis: Analysis) -> dict[str, Any]:
+    counts = asdict(analysis.numerics)
+    sums = counts.pop("row_sums")
+    written = {
+        "compute_dtype": counts.pop("compute_dtype"),
+        "pass": PASS_NAME,
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        **counts,
+    }
+    if sums is not None:
+        written |= dict(zip(("row_sum_min", "row_sum_max", "row_sums_off"), sums, strict=True))
+    return written
+
+
+def _theory(panel: Panel) -> dict[str, Any]:
+    return {
+        "assumption": panel.assumption,
+        "score_variance": _prediction(panel.score_variance),
+        "row_variance": _prediction(panel.row_variance),
+        "entropy": _prediction(panel.entropy),
+        "participation": _prediction(panel.participation),
+        "asymptotes": panel.asymptotes,
+    }
+
+
+def _prediction(prediction: Prediction) -> dict[str, Any]:
+    written = {
+        "predicted": prediction.predicted,
+        "measured": prediction.measured,
+        "standard_error": prediction.standard_error,
+        "z": prediction.z,
+        "source": prediction.source,
+    }
+    return written if prediction.reason is None else {**written, "reason": prediction.reason}
+
+
+def _tensors(analysis: Analysis) -> dict[str, Tensor]:
+    """Output and matrices lose the axes that the query lacks; key_share never does."""
+    rank = analysis.plan.shape.query_rank
+    found = {}
+    for name, tensor in analysis.tensors.items():
+        shaped = _drop_axes(tensor, rank) if name in _WITH_QUERY_AXES else tensor
+        found[name] = shaped if shaped.dtype != torch.float64 else shaped.to(_exact(name, analysis))
+    return found
+
+
+def _exact(name: str, analysis: Analysis) -> torch.dtype:
+    """float64 only where the inputs are; key_share is summed in it everywhere."""
+    return _dtype(analysis) if name == "key_share" else torch.float64
+
+
+def _drop_axes(tensor: Tensor, rank: int) -> Tensor:
+    if rank == 4:
+        return tensor
+    return tensor[:, 0] if rank == 3 else tensor[0, 0]
+
+
+def _rows(analysis: Analysis) -> dict[str, Tensor]:
+    if "row_diagnostics" not in analysis.plan.include:
+        return {}
+    return {
+        name: figures.to(torch.int64 if name in _INTEGERS else _dtype(analysis))
+        for name, figures in analysis.rows.items()
+    }

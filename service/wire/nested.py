@@ -1,0 +1,262 @@
+"""Tensors in JSON: nested lists, flat data with a shape, base64 of little-endian bytes."""
+
+import binascii
+import math
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic_core import PydanticCustomError
+from torch import Tensor
+
+from schemas.tensors import Role, TensorReader
+from service.settings import Settings
+
+MOST_AXES = 4
+_TORCH = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bool": torch.bool,
+    "int32": torch.int32,
+    "int64": torch.int64,
+}
+_DTYPES: dict[Role, tuple[str, ...]] = {
+    "number": ("float16", "bfloat16", "float32", "float64"),
+    "number_or_forbidden": ("float16", "bfloat16", "float32", "float64"),
+    "boolean": ("bool",),
+    "integer": ("int64",),
+}
+_ELEMENTS: dict[Role, frozenset[type]] = {
+    "number": frozenset({int, float}),
+    "number_or_forbidden": frozenset({int, float, type(None)}),
+    "boolean": frozenset({bool}),
+    "integer": frozenset({int}),
+}
+_WORDS: dict[Role, str] = {
+    "number": "numbers",
+    "number_or_forbidden": "numbers or null",
+    "boolean": "true and false",
+    "integer": "integers",
+}
+
+
+def reader(settings: Settings) -> TensorReader:
+    """A reader for the validation context, bounded by `max_elements`."""
+
+    def read(value: object, role: Role) -> object:
+        if isinstance(value, Tensor):
+            return _checked_dtype(value, role)
+        if isinstance(value, list):
+            flat, shape = _flatten(value, role, settings)
+            dtype = {"boolean": "bool", "integer": "int64"}.get(role, "float32")
+            return _build(flat, shape, dtype)
+        if isinstance(value, dict):
+            return _read_flat(value, role, settings)
+        if role == "integer" and type(value) is int:
+            return _build([value], (), "int64")
+        raise _error(
+            "tensor_type",
+            "expected a nested list of {words}, or an object with shape and data",
+            words=_WORDS[role],
+        )
+
+    return read
+
+
+def _error(kind: str, message: str, **facts: Any) -> PydanticCustomError:
+    return PydanticCustomError(kind, message, facts)
+
+
+def _checked_dtype(tensor: Tensor, role: Role) -> Tensor:
+    name = str(tensor.dtype).removeprefix("torch.")
+    if role == "integer" and name == "int32":
+        return tensor.to(torch.int64)
+    if name not in _DTYPES[role]:
+        raise _error(
+            "tensor_dtype",
+            "expected dtype {expected}; found {found}",
+            expected=" or ".join(_DTYPES[role]),
+            found=name,
+        )
+    return tensor
+
+
+def _flatten(value: list[Any], role: Role, settings: Settings) -> tuple[list[Any], tuple[int, ...]]:
+    """The elements and the shape of a nested list; fails at the first thing wrong."""
+    shape: list[int] = []
+    level = value
+    while True:
+        shape.append(len(level) // math.prod(shape) if shape else len(level))
+        kinds = set(map(type, level))
+        if list not in kinds:
+            break
+        if kinds != {list}:
+            raise _error("tensor_ragged", "the list mixes lists and elements at one level")
+        lengths = set(map(len, level))
+        if len(lengths) > 1:
+            raise _error(
+                "tensor_ragged",
+                "the list is ragged: lengths {low} and {high} at axis {axis}",
+                low=min(lengths),
+                high=max(lengths),
+                axis=len(shape),
+            )
+        if len(shape) == MOST_AXES:
+            raise _error("tensor_rank", "a tensor has at most {most} axes", most=MOST_AXES)
+        level = list(chain.from_iterable(level))
+    _refuse_elements(level, kinds, role, tuple(shape))
+    _within_elements(len(level), settings)
+    return level, tuple(shape)
+
+
+def _refuse_elements(flat: list[Any], kinds: set[type], role: Role, shape: tuple[int, ...]) -> None:
+    wrong = kinds - _ELEMENTS[role]
+    if not wrong:
+        return
+    place = next(i for i, element in enumerate(flat) if type(element) in wrong)
+    index = [int(i) for i in np.unravel_index(place, shape)]
+    raise _error(
+        "tensor_element",
+        "expected {words}; found {found} at {index}",
+        words=_WORDS[role],
+        found=_json_kind(flat[place]),
+        index=str(index),
+    )
+
+
+def _json_kind(value: object) -> str:
+    names = {str: "a string", bool: "a boolean", dict: "an object", type(None): "null"}
+    return names.get(
+        type(value), "a number with a fraction" if type(value) is float else "a number"
+    )
+
+
+def _within_elements(count: int, settings: Settings) -> None:
+    if count > settings.max_elements:
+        raise _error(
+            "tensor_size",
+            "the tensor has {count} elements, allowed are {allowed} (setting {setting})",
+            count=count,
+            allowed=settings.max_elements,
+            setting=settings.name_of("max_elements"),
+        )
+
+
+def _build(flat: list[Any], shape: tuple[int, ...], dtype: str) -> Tensor:
+    if None in flat:
+        flat = [-math.inf if element is None else element for element in flat]
+        forbidden = True
+    else:
+        forbidden = False
+    if dtype == "bool":
+        return torch.from_numpy(np.array(flat, dtype=np.bool_)).view(shape)
+    if dtype == "int64":
+        return torch.from_numpy(_integers(flat)).view(shape)
+    wide = torch.from_numpy(np.array(flat, dtype=np.float64))
+    tensor = wide.to(_TORCH[dtype]).view(shape)
+    _refuse_overflow(wide, tensor, dtype, forbidden=forbidden)
+    return tensor
+
+
+def _integers(flat: list[int]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    try:
+        return np.array(flat, dtype=np.int64)
+    except OverflowError:
+        raise _error("tensor_element", "an integer does not fit into 64 bits") from None
+
+
+def _refuse_overflow(wide: Tensor, tensor: Tensor, dtype: str, *, forbidden: bool) -> None:
+    if bool(torch.isfinite(tensor.sum(dtype=torch.float64))) and not forbidden:
+        return
+    broken = torch.isfinite(wide.view(tensor.shape)) & ~torch.isfinite(tensor)
+    if bool(broken.any()):
+        first = [int(i) for i in broken.nonzero()[0]] if tensor.dim() else []
+        raise _error(
+            "tensor_overflow",
+            "the number at {index} is too large for {dtype}",
+            index=str(first),
+            dtype=dtype,
+        )
+
+
+def _read_flat(value: dict[str, Any], role: Role, settings: Settings) -> Tensor:
+    """An object with shape, dtype and data (a flat list, or base64 of little-endian bytes)."""
+    unknown = sorted(set(value) - {"shape", "dtype", "data"})
+    if unknown or "shape" not in value or "data" not in value:
+        raise _error("tensor_fields", "expected the fields shape, dtype (optional) and data")
+    shape = _shape(value["shape"], settings)
+    dtype = value.get("dtype", _DTYPES[role][0] if role in ("boolean", "integer") else "float32")
+    if not isinstance(dtype, str) or dtype not in _DTYPES[role]:
+        raise _error(
+            "tensor_dtype", "expected dtype {expected}", expected=" or ".join(_DTYPES[role])
+        )
+    data = value["data"]
+    if isinstance(data, str):
+        return _from_base64(data, shape, dtype)
+    if not isinstance(data, list):
+        raise _error("tensor_type", "data must be a flat list, or base64 in a string")
+    if len(data) != math.prod(shape):
+        raise _error(
+            "tensor_shape",
+            "shape {shape} needs {expected} elements; found {found}",
+            shape=str(list(shape)),
+            expected=math.prod(shape),
+            found=len(data),
+        )
+    _refuse_elements(data, set(map(type, data)), role, (len(data),))
+    return _build(data, shape, dtype)
+
+
+def _shape(given: object, settings: Settings) -> tuple[int, ...]:
+    extents: list[Any] = given if isinstance(given, list) else [None]
+    if len(extents) > MOST_AXES or not all(type(n) is int and n >= 0 for n in extents):
+        raise _error(
+            "tensor_shape", "shape must be a list of at most {most} extents", most=MOST_AXES
+        )
+    shape: tuple[int, ...] = tuple(extents)
+    _within_elements(math.prod(shape), settings)
+    return shape
+
+
+def _from_base64(text: str, shape: tuple[int, ...], dtype: str) -> Tensor:
+    needed = math.prod(shape) * _TORCH[dtype].itemsize
+    expected = 4 * math.ceil(needed / 3)
+    if len(text) != expected:
+        raise _error(
+            "tensor_shape",
+            "shape {shape} of {dtype} needs {expected} characters of base64; found {found}",
+            shape=str(list(shape)),
+            dtype=dtype,
+            expected=expected,
+            found=len(text),
+        )
+    try:
+        raw = bytearray(binascii.a2b_base64(text, strict_mode=True))
+    except (binascii.Error, ValueError):
+        raise _error("tensor_base64", "data is not base64") from None
+    if len(raw) != needed:
+        raise _error("tensor_base64", "data is not base64 of the right length")
+    return from_bytes(raw, 0, shape, dtype)
+
+
+def from_bytes(raw: bytearray, offset: int, shape: tuple[int, ...], dtype: str) -> Tensor:
+    """A tensor over little-endian bytes, without a copy where the address permits.
+
+    Raises:
+        PydanticCustomError: a boolean byte that is neither 0 nor 1.
+    """
+    count = math.prod(shape)
+    if count == 0:
+        return torch.empty(shape, dtype=_TORCH[dtype])
+    if dtype == "bool":
+        plain = torch.frombuffer(raw, dtype=torch.uint8, count=count, offset=offset)
+        if int(plain.max()) > 1:
+            raise _error("tensor_element", "a boolean byte must be 0 or 1")
+        return plain.to(torch.bool).view(shape)
+    if offset % _TORCH[dtype].itemsize:
+        raw, offset = raw[offset : offset + count * _TORCH[dtype].itemsize], 0
+    tensor = torch.frombuffer(raw, dtype=_TORCH[dtype], count=count, offset=offset)
+    return tensor.view(shape)

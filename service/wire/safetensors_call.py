@@ -1,0 +1,157 @@
+"""application/x-safetensors: tensors by name, the rest of the request as JSON beside them."""
+
+import re
+from dataclasses import dataclass, field
+
+from pydantic_core import PydanticCustomError
+from torch import Tensor
+
+from service.errors import Invalid, UnknownEntry
+from service.limits import within
+from service.settings import Settings
+from service.wire.calls import Call
+from service.wire.nested import from_bytes
+from service.wire.safetensors_header import DTYPES, Entry, parse_embedded, read_header
+from service.wire.validation import validate
+
+INPUTS = ("query", "key", "value", "logits", "weights")
+MASKS = {
+    "mask.allowed": "allowed",
+    "mask.bias": "bias",
+    "mask.key_lengths": "key_lengths",
+    "key_lengths": "key_lengths",
+    "mask.offset": "offset",
+}
+
+
+@dataclass(slots=True)
+class _Group:
+    """The entries of one group, by what they are."""
+
+    inputs: dict[str, Entry] = field(default_factory=dict)
+    masks: dict[str, Entry] = field(default_factory=dict)
+
+
+def decode(body: bytearray, settings: Settings, request: str | None) -> Call:
+    """Read a call from a file as it lies.
+
+    Args:
+        body: the file.
+        settings: the limits.
+        request: the rest of the request as JSON, from the query string; it wins over the metadata.
+
+    Raises:
+        Malformed: not safetensors, or the embedded request is not JSON.
+        UnknownEntry: entries that mean nothing here, unless they are to be ignored.
+        Invalid: not a valid request.
+    """
+    entries, metadata = read_header(body, settings)
+    where = "query parameter request" if request is not None else "metadata entry request"
+    text = metadata.get("request") if request is None else request
+    options = {} if text is None else parse_embedded(text, settings, where)
+    groups, unknown = _sort(entries)
+    if unknown and options.get("ignore_unknown") is not True:
+        raise _unknown(unknown)
+    shared = groups.pop(None, _Group())
+    named = {name: g for name, g in groups.items() if name is not None and g.inputs}
+    if shared.inputs and named:
+        raise Invalid(
+            "the file has entries with and without a group: name all of them <group>.query, or none"
+        )
+    within(settings, "max_groups", len(named), "the file, in groups")
+    members: list[tuple[str | None, _Group]] = [(n, named[n]) for n in sorted(named, key=_natural)]
+    requests = tuple(
+        (name, validate(_document(options, group, shared, body), settings))
+        for name, group in members or [(None, shared)]
+    )
+    return Call(requests, tuple(sorted((e.name for e in unknown), key=_natural)))
+
+
+def _sort(entries: list[Entry]) -> tuple[dict[str | None, _Group], list[Entry]]:
+    """Entries by group; those that are no input, and stored results, are unknown."""
+    groups: dict[str | None, _Group] = {}
+    unknown: list[Entry] = []
+    for entry in entries:
+        group, name = _split(entry.name)
+        place = groups.setdefault(group, _Group())
+        if name in INPUTS:
+            place.inputs[name] = entry
+        elif name in MASKS:
+            place.masks[MASKS[name]] = entry
+        else:
+            unknown.append(entry)
+    for place in groups.values():
+        if "query" in place.inputs:
+            unknown += [place.inputs.pop(n) for n in ("logits", "weights") if n in place.inputs]
+        elif {"logits", "weights"} <= place.inputs.keys():
+            unknown.append(place.inputs.pop("weights"))
+    return groups, unknown
+
+
+def _split(name: str) -> tuple[str | None, str]:
+    """`layer0.query` → (`layer0`, `query`); `mask.bias` → (None, `mask.bias`)."""
+    for known in (*MASKS, *INPUTS):
+        if name == known:
+            return None, known
+    for known in (*MASKS, *INPUTS):
+        if name.endswith(f".{known}"):
+            return name[: -len(known) - 1], known
+    return None, name
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Order layer2 before layer10."""
+    parts = re.split(r"(\d{1,18})", name)
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+
+
+def _unknown(entries: list[Entry]) -> UnknownEntry:
+    names = sorted((e.name for e in entries), key=_natural)
+    shown = ", ".join(_printable(name) for name in names[:5])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    known = ", ".join((*INPUTS, *MASKS))
+    return UnknownEntry(
+        f"these entries are no inputs: {shown}{more}; known are {known}, each also as "
+        '<group>.<name>. "ignore_unknown": true ignores the rest.'
+    )
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "�" for c in name[:64])
+
+
+def _document(
+    options: dict[str, object], group: _Group, shared: _Group, body: bytearray
+) -> dict[str, object]:
+    """The document that the same request would be in JSON, with tensors in their places."""
+    document = dict(options)
+    tensors = {name: _tensor(entry, body) for name, entry in group.inputs.items()}
+    if tensors:
+        given = document.get("inputs")
+        if given is not None:
+            raise Invalid(
+                "the inputs are the tensors of the file; the request must not give others",
+                pointer="/inputs",
+            )
+        kind = next((k for k in ("logits", "weights") if k in tensors), "tensors")
+        document["inputs"] = {"kind": kind, **tensors}
+    masks = {name: _tensor(e, body) for name, e in {**shared.masks, **group.masks}.items()}
+    if masks:
+        given_mask = document.get("mask", {})
+        if not isinstance(given_mask, dict) or given_mask.keys() & masks.keys():
+            raise Invalid("a mask is given both in the file and in the request", pointer="/mask")
+        document["mask"] = {**given_mask, **masks}
+    return document
+
+
+def _tensor(entry: Entry, body: bytearray) -> Tensor:
+    if entry.dtype not in DTYPES:
+        raise Invalid(
+            f"entry {_printable(entry.name)} has dtype {_printable(entry.dtype)[:16]}; accepted "
+            f"are {', '.join(DTYPES)}",
+            pointer=f"/{_printable(entry.name)}",
+        )
+    try:
+        return from_bytes(body, entry.start, entry.shape, DTYPES[entry.dtype][0])
+    except PydanticCustomError as error:
+        raise Invalid(error.message(), pointer=f"/{_printable(entry.name)}") from None

@@ -1,0 +1,57 @@
+"""From a document to a validated request, and from the validator's errors to faults."""
+
+from pydantic import ValidationError
+
+from schemas.attention import AttentionRequest
+from service.errors import Fault, Invalid
+from service.settings import Settings
+from service.wire.nested import reader
+
+MOST_FAULTS = 20
+_NAME_LENGTH = 64
+_TAGS = {"scaled_dot_product", "seeded", "tensors", "logits", "weights", "name", "options"}
+
+
+def validate(document: dict[str, object], settings: Settings) -> AttentionRequest:
+    """Validate strictly; tensors are read on the way.
+
+    Raises:
+        Invalid: what is wrong and where, at most 20 faults, without the caller's values.
+    """
+    try:
+        return AttentionRequest.model_validate(document, context={"read_tensor": reader(settings)})
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def invalid(error: ValidationError) -> Invalid:
+    """Faults with JSON pointers; the caller's values are never repeated."""
+    count = error.error_count()
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    faults = tuple(Fault(pointer(item["loc"]), item["msg"]) for item in found[:MOST_FAULTS])
+    first = faults[0]
+    more = f" ({count - 1} more)" if count > 1 else ""
+    return Invalid(f"{first.pointer or 'the request'}: {first.detail}{more}", faults=faults)
+
+
+def pointer(place: tuple[int | str, ...]) -> str:
+    """A JSON pointer (RFC 6901); the names of union members are no part of the request."""
+    return "".join(f"/{_escaped(step)}" for step in _without_tags(place))
+
+
+def _without_tags(place: tuple[int | str, ...]) -> list[int | str]:
+    """Drop the discriminator that pydantic puts behind the field of a union."""
+    steps: list[int | str] = []
+    for step in place:
+        behind_union = bool(steps) and (steps[-1] == "inputs" or isinstance(steps[-1], int))
+        if not (behind_union and step in _TAGS and step not in steps[:-1]):
+            steps.append(step)
+    return steps
+
+
+def _escaped(step: int | str) -> str:
+    text = str(step).encode("utf-8", "backslashreplace").decode()
+    if len(text) > _NAME_LENGTH:
+        text = text[:_NAME_LENGTH] + "…"
+    printable = "".join(c if c.isprintable() else "�" for c in text)
+    return printable.replace("~", "~0").replace("/", "~1")
