@@ -1,0 +1,65 @@
+"""Reading a body: bounded in bytes and time, into one buffer."""
+
+import asyncio
+
+from starlette.requests import Request
+
+from service.errors import BodyTimeout, Malformed, UnsupportedMedia
+from service.job import JSON
+from service.limits import within
+from service.settings import Settings
+
+_ADVICE = {
+    "max_json_bytes": "Send larger tensors as application/x-safetensors.",
+    "max_body_bytes": "Split the file, or raise the setting.",
+}
+
+
+def declared_bytes(request: Request) -> int:
+    """Content-Length, 0 where it is absent.
+
+    Raises:
+        Malformed: it is not a number.
+        UnsupportedMedia: the body is compressed.
+    """
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMedia("expected no Content-Encoding: bodies are read uncompressed")
+    text = request.headers.get("content-length", "0")
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise Malformed("Content-Length is not a number of bytes")
+    return int(text)
+
+
+async def read_body(request: Request, encoding: str, settings: Settings) -> bytearray:
+    """Read the whole body.
+
+    Raises:
+        LimitExceeded: more bytes than this encoding may have, by header or by count.
+        BodyTimeout: it did not arrive in time.
+    """
+    field = "max_json_bytes" if encoding == JSON else "max_body_bytes"
+    declared = declared_bytes(request)
+    within(settings, field, declared, "the body, in bytes", _ADVICE[field])
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            return await _receive(request, declared, field, settings)
+    except TimeoutError:
+        raise BodyTimeout(
+            f"the body did not arrive within {settings.body_timeout_s:g} s "
+            f"(setting {settings.name_of('body_timeout_s')})"
+        ) from None
+
+
+async def _receive(request: Request, declared: int, field: str, settings: Settings) -> bytearray:
+    body, filled = bytearray(declared), 0
+    async for chunk in request.stream():
+        end = filled + len(chunk)
+        if end > len(body):
+            within(settings, field, end, "the body, in bytes", _ADVICE[field])
+            del body[filled:]
+            body += chunk
+        else:
+            body[filled:end] = chunk
+        filled = end
+    del body[filled:]
+    return body

@@ -1,0 +1,81 @@
+"""The OpenAPI document: request bodies of raw routes, error responses, components."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from schemas.attention import AttentionRequest
+from schemas.problems import Problem
+from service.api.problems import MEDIA_TYPE
+from service.job import JSON
+
+_REF = "#/components/schemas/{model}"
+_MEANINGS = {
+    400: "The body cannot be read as its encoding.",
+    404: "There is no such resource.",
+    406: "None of the accepted encodings is written here.",
+    408: "The body did not arrive in time.",
+    413: "A limit is exceeded: which one, what is needed and the setting that moves it.",
+    415: "The body's encoding is not read here.",
+    422: "The body was read, but the request is not valid.",
+    429: "The service is busy; try again after Retry-After seconds.",
+    500: "An unexpected error of the service.",
+    503: "The service is starting or stopping.",
+    504: "The analysis did not end in time.",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of an operation."""
+    schema = {"$ref": _REF.format(model="Problem")}
+    return {
+        status: {
+            "description": _MEANINGS[status],
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in statuses
+    }
+
+
+def request_body(
+    model: str, examples: dict[str, dict[str, Any]], *, binary: str | None = None
+) -> dict[str, Any]:
+    """The body of a route that reads it raw, with named examples."""
+    content: dict[str, Any] = {
+        JSON: {"schema": {"$ref": _REF.format(model=model)}, "examples": examples}
+    }
+    if binary is not None:
+        content[binary] = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": False, "content": content}}
+
+
+def install(app: FastAPI) -> None:
+    """Make the document once, on first demand."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=app.description,
+                tags=app.openapi_tags,
+                routes=app.routes,
+                license_info=app.license_info,
+            )
+            components = document.setdefault("components", {}).setdefault("schemas", {})
+            components |= _components()
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _components() -> dict[str, Any]:
+    _, schema = models_json_schema(
+        [(AttentionRequest, "validation"), (Problem, "serialization")], ref_template=_REF
+    )
+    definitions: dict[str, Any] = schema["$defs"]
+    return definitions

@@ -1,0 +1,108 @@
+"""Named requests that run as they stand, shown on the docs page and executed by a test."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+ATTENTION: dict[str, dict[str, Any]] = {
+    "classic": {
+        "summary": "The classic: 2 × 8 heads, 10 queries, 12 keys, d_k 64, causal",
+        "description": "More keys than queries, so the causal mask is aligned to the lower right: "
+        "the last query sees all 12 keys, the first only 3.",
+        "value": {
+            "inputs": {
+                "kind": "seeded",
+                "seed": 7,
+                "batch": 2,
+                "heads": 8,
+                "query_length": 10,
+                "key_length": 12,
+                "d_k": 64,
+            },
+            "mask": {"causal": "lower_right"},
+        },
+    },
+    "defaults": {
+        "summary": "Everything by default",
+        "description": "One head of 16 seeded queries on themselves.",
+        "value": {},
+    },
+    "unscaled": {
+        "summary": "Why attention divides by sqrt(d_k)",
+        "description": "The same draw without the scale: logits of variance d_k = 512, nearly "
+        "one-hot rows, no gradient. theory says what independent entries give.",
+        "value": {
+            "mechanism": {"kind": "scaled_dot_product", "scale": 1},
+            "inputs": {"kind": "seeded", "heads": 4, "query_length": 64, "d_k": 512},
+            "include": ["diagnostics", "theory"],
+        },
+    },
+    "own_tensors": {
+        "summary": "Your own query, key and value",
+        "description": "Two queries, three keys, d_k 2: worked out by hand in a minute.",
+        "value": {
+            "inputs": {
+                "kind": "tensors",
+                "query": [[1, 0], [0, 2]],
+                "key": [[1, 0], [0, 1], [1, 1]],
+                "value": [[1, 0], [0, 1], [0.5, 0.5]],
+            },
+            "include": ["output", "weights", "logits", "scores", "diagnostics", "row_diagnostics"],
+        },
+    },
+    "padded_batch": {
+        "summary": "A padded batch with grouped heads and a window",
+        "description": "Four query heads share two key heads; the second item has 5 real keys.",
+        "value": {
+            "inputs": {
+                "kind": "seeded",
+                "batch": 2,
+                "heads": 4,
+                "kv_heads": 2,
+                "query_length": 8,
+                "d_k": 16,
+            },
+            "mask": {"causal": "upper_left", "window": {"left": 3}, "key_lengths": [8, 5]},
+            "include": ["weights", "diagnostics", "key_share"],
+        },
+    },
+    "given_logits": {
+        "summary": "Logits that a framework computed",
+        "description": "null is minus infinity. Only what follows from logits is defined.",
+        "value": {
+            "inputs": {"kind": "logits", "logits": [[2.0, 1.0, None], [30.0, 0.0, -5.0]]},
+            "include": ["weights", "diagnostics", "row_diagnostics", "jacobian_spectral"],
+        },
+    },
+    "given_weights": {
+        "summary": "Weights that a framework returned",
+        "description": "What output_attentions gives; the first row is nearly one-hot.",
+        "value": {
+            "inputs": {"kind": "weights", "weights": [[0.98, 0.01, 0.01], [0.4, 0.3, 0.3]]},
+        },
+    },
+    "base64": {
+        "summary": "Compact tensors",
+        "description": "Little-endian bytes in base64, in and out.",
+        "value": {
+            "inputs": {
+                "kind": "tensors",
+                "query": {
+                    "shape": [2, 2],
+                    "dtype": "float32",
+                    "data": "AACAPwAAAAAAAAAAAAAAQA==",
+                },
+            },
+            "tensor_format": "base64",
+        },
+    },
+}
+
+
+def attention_answers() -> dict[str, dict[str, Any]]:
+    """Answers to some of the examples, as the service gave them."""
+    text = files("service.api").joinpath("example_answers.json").read_text(encoding="utf-8")
+    return {
+        name: {"summary": ATTENTION[name]["summary"], "value": answer}
+        for name, answer in json.loads(text).items()
+    }

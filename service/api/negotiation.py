@@ -1,0 +1,62 @@
+"""Which encoding a body has, and which one an answer gets."""
+
+from starlette.datastructures import Headers
+
+from service.errors import NotAcceptable, UnsupportedMedia
+from service.job import ENCODINGS, JSON, SAFETENSORS
+
+_CURL_DEFAULT = "application/x-www-form-urlencoded"
+_MOST_RANGES = 32
+
+
+def body_encoding(headers: Headers) -> str:
+    """The encoding the body claims; none is taken for JSON.
+
+    Raises:
+        UnsupportedMedia: an encoding that is not read here.
+    """
+    media_type = headers.get("content-type", JSON).partition(";")[0].strip().lower() or JSON
+    if media_type == JSON or media_type.endswith("+json"):
+        return JSON
+    if media_type == SAFETENSORS:
+        return SAFETENSORS
+    hint = ""
+    if media_type == _CURL_DEFAULT:
+        hint = "; curl sends this type unless -H 'Content-Type: …' names another"
+    raise UnsupportedMedia(f"expected Content-Type {' or '.join(ENCODINGS)}{hint}")
+
+
+def answer_encoding(headers: Headers) -> str:
+    """The encoding the caller likes best; JSON where it does not care.
+
+    Raises:
+        NotAcceptable: none of those written here is acceptable.
+    """
+    given = headers.get("accept", "*/*")
+    liked = {name: _liking(name, given) for name in ENCODINGS}
+    best = max(liked, key=lambda name: liked[name])
+    if liked[best] <= 0:
+        raise NotAcceptable(f"answers are written as {' or '.join(ENCODINGS)}")
+    return best
+
+
+def _liking(media_type: str, accept: str) -> float:
+    """The quality of the most specific range that matches (RFC 9110, 12.5.1)."""
+    best = (-1, 0.0)
+    for item in accept.split(",")[:_MOST_RANGES]:
+        name, *parameters = (piece.strip().lower() for piece in item.split(";"))
+        kind = media_type.partition("/")[0]
+        specific = {media_type: 2, f"{kind}/*": 1, "*/*": 0}.get(name or "*/*", -1)
+        if specific > best[0]:
+            best = (specific, _quality(parameters))
+    return best[1]
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return min(1.0, max(0.0, float(parameter[2:])))
+            except ValueError:
+                return 0.0
+    return 1.0

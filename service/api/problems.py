@@ -1,0 +1,155 @@
+"""Every error becomes application/problem+json (RFC 9457), through one table."""
+
+import logging
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from service import errors
+from service.api.request_id import HEADER, request_id
+from service.wire.validation import MOST_FAULTS, pointer
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = "1"
+_MOST_CHARACTERS = 1_000
+_PATH_LENGTH = 256
+
+STATUS: dict[type[errors.ServiceError], int] = {
+    errors.Malformed: 400,
+    errors.NotAcceptable: 406,
+    errors.BodyTimeout: 408,
+    errors.LimitExceeded: 413,
+    errors.UnsupportedMedia: 415,
+    errors.Invalid: 422,
+    errors.ShapeMismatch: 422,
+    errors.DtypeMismatch: 422,
+    errors.NonFinite: 422,
+    errors.InvalidMask: 422,
+    errors.UnknownEntry: 422,
+    errors.UnavailableDevice: 422,
+    errors.Busy: 429,
+    errors.Draining: 503,
+    errors.DeadlineExceeded: 504,
+}
+_HTTP = {
+    404: ("not-found", "There is no such resource"),
+    405: ("method-not-allowed", "The method is not allowed here"),
+}
+_INTERNAL = ("internal-error", "An unexpected error occurred")
+_log = logging.getLogger("service")
+
+
+def known_problems() -> dict[str, tuple[int, str, str]]:
+    """Every problem type: status, title, meaning."""
+    table = {
+        kind.slug: (status, kind.title, (kind.__doc__ or "").strip())
+        for kind, status in STATUS.items()
+    }
+    table |= {slug: (status, title, title) for status, (slug, title) in _HTTP.items()}
+    table[_INTERNAL[0]] = (500, _INTERNAL[1], "A fault of the service, logged with the request id")
+    return table
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers of every layer."""
+    app.add_exception_handler(errors.ServiceError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def problem(
+    request: Request,
+    status: int,
+    slug: str,
+    title: str,
+    detail: str,
+    *,
+    faults: tuple[errors.Fault, ...] = (),
+    headers: dict[str, str] | None = None,
+    **members: int | str,
+) -> Response:
+    """The response for one error; `members` are further fields of the problem."""
+    detail = _bounded(detail)
+    body: dict[str, Any] = {
+        "type": f"/problems/{slug}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": _bounded(request.url.path, _PATH_LENGTH),
+        "request_id": request_id(request.scope),
+        "errors": [
+            {
+                "pointer": _bounded(fault.pointer, _PATH_LENGTH),
+                "detail": _bounded(fault.detail, 400),
+            }
+            for fault in faults[:MOST_FAULTS]
+        ],
+        "error": detail,
+        **members,
+    }
+    sent = {HEADER: request_id(request.scope), **(headers or {})}
+    return Response(orjson.dumps(body), status, sent, media_type=MEDIA_TYPE)
+
+
+def _bounded(text: str, most: int = _MOST_CHARACTERS) -> str:
+    """Cut, and free of lone surrogates, which have no UTF-8 form."""
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _on_service_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, errors.ServiceError):
+        raise TypeError
+    status = STATUS[type(error)]
+    faults = error.faults if isinstance(error, errors.Invalid) else ()
+    members: dict[str, int | str] = {}
+    if isinstance(error, errors.LimitExceeded):
+        members = {"limit": error.setting, "allowed": error.allowed, "needed": error.needed}
+    headers = {"Retry-After": RETRY_AFTER_S} if status in (429, 503) else None
+    return problem(
+        request, status, error.slug, error.title, error.detail,
+        faults=faults, headers=headers, **members,
+    )  # fmt: skip
+
+
+def _on_validation_error(request: Request, error: Exception) -> Response:
+    """Query and path parameters; bodies are validated by the wire."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    faults = tuple(
+        errors.Fault(pointer(tuple(item["loc"])), item["msg"]) for item in found[:MOST_FAULTS]
+    )
+    detail = f"{faults[0].pointer}: {faults[0].detail}" if faults else "invalid parameters"
+    kind = errors.Invalid
+    return problem(request, 422, kind.slug, kind.title, detail, faults=faults)
+
+
+def _on_http_exception(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise TypeError
+    slug, title = _HTTP.get(error.status_code, ("http-error", str(error.detail)))
+    details = {
+        404: "nothing is served at this path; /docs lists what is",
+        405: f"this path does not take {request.method[:16]}",
+    }
+    detail = details.get(error.status_code, str(error.detail))
+    headers = dict(error.headers or {})
+    return problem(request, error.status_code, slug, title, detail, headers=headers)
+
+
+def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001 - a handler's form
+    """Nobody is left to read this."""
+    return Response(status_code=400)
+
+
+def _on_unexpected(request: Request, error: Exception) -> Response:
+    _log.error("unexpected error, request %s", request_id(request.scope), exc_info=error)
+    slug, title = _INTERNAL
+    detail = "this is a fault of the service; its log has the request id"
+    return problem(request, 500, slug, title, detail)

@@ -1,0 +1,68 @@
+"""The application: the one place that knows every floor. Nothing happens at import time."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
+
+from service.api import about, attention, documentation, health, problems
+from service.api.request_id import RequestId
+from service.api.state import State
+from service.engine.engine import Engine
+from service.settings import Settings
+
+_DESCRIPTION = """
+Post query, key and value; learn what your attention does and whether it is saturated: how large
+the logits are and ought to be, how close to one-hot each row is, how much gradient still passes
+the softmax, how far from theory, and what would mend it.
+
+**First**: open `POST /v1/attention`, choose an example, press *Try it out* and *Execute*. Large
+tensors travel as safetensors: `curl --data-binary @file.safetensors -H 'Content-Type:
+application/x-safetensors'`. `GET /v1/catalogue` explains every number.
+"""
+_TAGS = [
+    {"name": "attention", "description": "Run attention and diagnose it."},
+    {"name": "about", "description": "What is on offer, allowed, and running."},
+    {"name": "health", "description": "For those who operate it."},
+]
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """An application with its own settings and engine; threads start with its lifespan."""
+    settings = settings or Settings()
+    engine = Engine(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        try:
+            yield
+        finally:
+            engine.stop()
+
+    app = FastAPIOffline(
+        title="Attention analysis",
+        summary="What is my attention doing, and is it saturated?",
+        description=_DESCRIPTION,
+        version=version("attention-analysis"),
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_tags=_TAGS,
+        generate_unique_id_function=_operation_id,
+        lifespan=lifespan,
+        separate_input_output_schemas=False,
+        swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": 0},
+    )
+    app.state.shared = State(settings, engine)
+    for room in (attention, about, health):
+        app.include_router(room.router)
+    app.add_middleware(RequestId)
+    problems.install(app)
+    documentation.install(app)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

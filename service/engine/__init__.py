@@ -1,0 +1,1 @@
+"""Admission, threads and devices."""
