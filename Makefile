@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: serve test lint format bench demo lock clean
+.PHONY: serve test lint format bench demo docs lock clean
 
 serve: .venv/.serve
 	$(BIN)/python -m service
@@ -33,6 +33,10 @@ bench: .venv/.dev
 
 demo: .venv/.dev
 	$(BIN)/python -m examples.demo
+
+# Writes docs/reference.md from the code's tables.
+docs: .venv/.dev
+	$(BIN)/python -m docs.generate
 
 # Writes constraints.txt anew from the ranges in pyproject.toml.
 lock:

@@ -12,8 +12,8 @@ from service.attention.logits import Logits, Scorer
 from service.attention.second_pass import Revisited, revisit
 from service.attention.streaming import Attended, attend
 from service.attention.workers import Workers
-from service.diagnostics import DIAGNOSTICS, Rows
-from service.diagnostics.aggregate import Aggregated, aggregate, undefined
+from service.diagnostics import DIAGNOSTICS, Rows, evaluate
+from service.diagnostics.aggregate import Aggregated, aggregate, aggregate_all, undefined
 from service.diagnostics.evidence import Evidence, Setting, advice, evidence
 from service.diagnostics.verdict import Counts, Level
 from service.masks import MASKS, CombinedMask
@@ -238,18 +238,17 @@ def _tensors(attended: Attended, again: Revisited) -> dict[str, Tensor]:
 def _figures(analysis: Analysis, rows: Rows, extra: dict[str, Tensor]) -> None:
     """Every diagnostic per row and aggregated, undefined with a reason where it does not follow."""
     shape, missing = analysis.plan.shape, _missing(analysis.plan)
+    present = [d for d in DIAGNOSTICS.values() if d.needs not in missing]
+    analysis.rows = {**evaluate(present, rows), **extra}
+    units = {d.name: d.unit for d in present if d.aggregated} | dict.fromkeys(extra, "1")
+    aggregated = aggregate_all({name: analysis.rows[name] for name in units}, units)
     for diagnostic in DIAGNOSTICS.values():
-        name, unit = diagnostic.name, diagnostic.unit
         if diagnostic.needs in missing:
-            reason = missing[diagnostic.needs]
-            analysis.diagnostics[name] = undefined(shape.batch, shape.heads, unit, reason)
-            continue
-        analysis.rows[name] = diagnostic.per_row(rows)
-        if diagnostic.aggregated:
-            analysis.diagnostics[name] = aggregate(analysis.rows[name], unit)
-    for name, figures in extra.items():
-        analysis.rows[name] = figures
-        analysis.diagnostics[name] = aggregate(figures, "1")
+            aggregated[diagnostic.name] = undefined(
+                shape.batch, shape.heads, diagnostic.unit, missing[diagnostic.needs]
+            )
+    order = [d.name for d in DIAGNOSTICS.values() if d.aggregated] + list(extra)
+    analysis.diagnostics = {name: aggregated[name] for name in order}
 
 
 def _missing(plan: Plan) -> dict[str, str]:

@@ -6,6 +6,7 @@ from service.settings import Settings
 UNITS = {
     "max_body_bytes": "bytes",
     "max_json_bytes": "bytes",
+    "max_json_values": "values",
     "max_json_depth": "levels",
     "max_elements": "elements",
     "max_peak_bytes": "bytes",

@@ -98,7 +98,9 @@ async def get_devices(request: Request) -> Devices:
     )
 
 
-@router.get("/problems/{slug}", summary="What a problem type means", responses=problems(404, 500))
+@router.get(
+    "/problems/{slug}", summary="What a problem type means", responses=problems(404, 422, 500)
+)
 async def get_problem(slug: str) -> ProblemType:
     """The `type` of every error answer is a path that can be asked."""
     found = known_problems().get(slug)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from schemas.attention import AttentionAnswer, GroupedAnswer
 from service.api import examples
-from service.api.bodies import declared_bytes, read_body
+from service.api.bodies import read_body, reserved_bytes
 from service.api.documentation import problems, request_body
 from service.api.negotiation import answer_encoding, body_encoding
 from service.api.request_id import request_id
@@ -63,7 +63,7 @@ async def analyse_attention(
             "the query parameter request goes with a safetensors body; a JSON body is the request",
             pointer="/request",
         )
-    with state.engine.admission.hold(declared_bytes(http)):
+    with state.engine.admission.hold(reserved_bytes(http, encoding, state.settings)):
         body = await read_body(http, encoding, state.settings)
         job = await state.engine.code(
             lambda: prepare(

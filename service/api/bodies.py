@@ -5,12 +5,14 @@ import asyncio
 from starlette.requests import Request
 
 from service.errors import BodyTimeout, Malformed, UnsupportedMedia
-from service.job import JSON
+from service.job import JSON, SAFETENSORS
 from service.limits import within
 from service.settings import Settings
+from service.wire.documents import ADVICE
 
+_FIELDS = {JSON: "max_json_bytes", SAFETENSORS: "max_body_bytes"}
 _ADVICE = {
-    "max_json_bytes": "Send larger tensors as application/x-safetensors.",
+    "max_json_bytes": ADVICE,
     "max_body_bytes": "Split the file, or raise the setting.",
 }
 
@@ -30,19 +32,28 @@ def declared_bytes(request: Request) -> int:
     return int(text)
 
 
+def reserved_bytes(request: Request, encoding: str, settings: Settings) -> int:
+    """What to hold for the body: as much as is declared, or as it may have where it is chunked.
+
+    Raises:
+        LimitExceeded: it declares more bytes than this encoding may have.
+    """
+    field, declared = _FIELDS[encoding], declared_bytes(request)
+    within(settings, field, declared, "the body, in bytes", _ADVICE[field])
+    chunked = "transfer-encoding" in request.headers
+    return int(getattr(settings, field)) if chunked else declared
+
+
 async def read_body(request: Request, encoding: str, settings: Settings) -> bytearray:
     """Read the whole body.
 
     Raises:
-        LimitExceeded: more bytes than this encoding may have, by header or by count.
+        LimitExceeded: more bytes than this encoding may have.
         BodyTimeout: it did not arrive in time.
     """
-    field = "max_json_bytes" if encoding == JSON else "max_body_bytes"
-    declared = declared_bytes(request)
-    within(settings, field, declared, "the body, in bytes", _ADVICE[field])
     try:
         async with asyncio.timeout(settings.body_timeout_s):
-            return await _receive(request, declared, field, settings)
+            return await _receive(request, declared_bytes(request), _FIELDS[encoding], settings)
     except TimeoutError:
         raise BodyTimeout(
             f"the body did not arrive within {settings.body_timeout_s:g} s "

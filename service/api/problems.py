@@ -18,6 +18,8 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = "1"
 _MOST_CHARACTERS = 1_000
 _PATH_LENGTH = 256
+# orjson writes no larger one; a product of extents can be. The detail has all its digits.
+_LARGEST_INTEGER = 2**63 - 1
 
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.Malformed: 400,
@@ -111,7 +113,8 @@ def _on_service_error(request: Request, error: Exception) -> Response:
     faults = error.faults if isinstance(error, errors.Invalid) else ()
     members: dict[str, int | str] = {}
     if isinstance(error, errors.LimitExceeded):
-        members = {"limit": error.setting, "allowed": error.allowed, "needed": error.needed}
+        needed = min(error.needed, _LARGEST_INTEGER)
+        members = {"limit": error.setting, "allowed": error.allowed, "needed": needed}
     headers = {"Retry-After": RETRY_AFTER_S} if status in (429, 503) else None
     return problem(
         request, status, error.slug, error.title, error.detail,

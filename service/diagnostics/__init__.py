@@ -1,6 +1,6 @@
 """The diagnostics on offer, their aggregates, and the verdict."""
 
-from service.diagnostics.base import Diagnostic, Rows
+from service.diagnostics.base import Diagnostic, Rows, evaluate
 from service.diagnostics.concentration import CONCENTRATION
 from service.diagnostics.jacobian import JACOBIAN
 from service.diagnostics.keys import KEYS
@@ -11,4 +11,4 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     member.name: member for member in (*KEYS, *CONCENTRATION, *LOGITS, *SCORES, *JACOBIAN)
 }
 
-__all__ = ["DIAGNOSTICS", "Diagnostic", "Rows"]
+__all__ = ["DIAGNOSTICS", "Diagnostic", "Rows", "evaluate"]

@@ -1,5 +1,6 @@
 """Mean, minimum and maximum over the rows where a figure is defined."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,21 +20,22 @@ class Aggregated:
 
 
 def aggregate(figures: Tensor, unit: str) -> Aggregated:
-    """Aggregate (batch, heads, N) over its last axis, skipping NaN and −∞."""
-    defined = torch.isfinite(figures)
+    """Aggregate (batch, heads, N) over its last axis, skipping NaN and infinities."""
+    return aggregate_all({"": figures}, {"": unit})[""]
+
+
+def aggregate_all(figures: Mapping[str, Tensor], units: Mapping[str, str]) -> dict[str, Aggregated]:
+    """Aggregate many figures at once."""
+    stacked = torch.stack(list(figures.values()))
+    defined = torch.isfinite(stacked)
     rows = defined.sum(-1)
-    some = rows > 0
-    nan = float("nan")
-    mean = torch.where(defined, figures, 0.0).sum(-1) / rows.clamp(min=1)
-    low = torch.where(defined, figures, float("inf")).amin(-1)
-    high = torch.where(defined, figures, float("-inf")).amax(-1)
-    return Aggregated(
-        unit,
-        torch.where(some, mean, nan),
-        torch.where(some, low, nan),
-        torch.where(some, high, nan),
-        rows,
-    )
+    none = rows == 0
+    nan, infinity = float("nan"), float("inf")
+    mean = torch.where(defined, stacked, 0.0).sum(-1) / rows
+    low = torch.where(defined, stacked, infinity).amin(-1).masked_fill_(none, nan)
+    high = torch.where(defined, stacked, -infinity).amax(-1).masked_fill_(none, nan)
+    columns = zip(figures, mean, low, high, rows, strict=True)
+    return {name: Aggregated(units[name], *column) for name, *column in columns}
 
 
 def undefined(batch: int, heads: int, unit: str, reason: str) -> Aggregated:

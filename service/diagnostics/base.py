@@ -1,6 +1,6 @@
 """What a diagnostic is: arithmetic on the statistics of the rows, with its meaning beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,8 +92,16 @@ class Diagnostic:
 
     def per_row(self, rows: Rows) -> Tensor:
         """The figure of every row (batch, heads, N), NaN where it is undefined."""
-        if self.least_keys == 0:
-            return self.compute(rows)
-        figures = self.compute(rows)
-        defined = (rows.visible >= self.least_keys) & rows.sound & torch.isfinite(figures)
-        return torch.where(defined, figures, float("nan"))
+        return evaluate((self,), rows)[self.name]
+
+
+def evaluate(members: Sequence[Diagnostic], rows: Rows) -> dict[str, Tensor]:
+    """The figures of every row (batch, heads, N) by name, NaN where they are undefined.
+
+    All at once: the figures of a small request are far quicker than one operation on each.
+    """
+    figures = torch.stack([member.compute(rows) for member in members])
+    least = torch.tensor([member.least_keys for member in members]).view(-1, 1, 1, 1)
+    defined = (rows.visible >= least) & rows.sound & torch.isfinite(figures)
+    figures = torch.where(defined | (least == 0), figures, float("nan"))
+    return dict(zip((member.name for member in members), figures, strict=True))

@@ -60,10 +60,11 @@ def evidence(
             ),
             Evidence(
                 "saturation_index",
-                _largest(rows["saturation_index"]),
+                _largest(rows["saturation_index"].nanmean(-1)),
                 CONDENSATION,
                 "random energy model, arXiv 2505.24333",
-                "above 1, independent normal logits condense on few keys",
+                "the mean over a head's rows; above 1, independent normal logits condense on few "
+                "keys",
             ),
         ]
     if key_share is not None and seen_by is not None:

@@ -1,14 +1,15 @@
 """JSON text to a document, stricter than the parser: no duplicate keys, bounded nesting."""
 
-import re
+import gc
 
 import orjson
 
-from service.errors import Malformed
+from service.errors import Invalid, Malformed
 from service.limits import within
 from service.settings import Settings
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+ADVICE = "Send larger tensors as application/x-safetensors."
+_MOST_FIELDS = 64
 
 
 def parse(body: bytes | bytearray, settings: Settings) -> dict[str, object]:
@@ -18,8 +19,10 @@ def parse(body: bytes | bytearray, settings: Settings) -> dict[str, object]:
         Malformed: not JSON (NaN and Infinity are not), not an object, or a key given twice.
         LimitExceeded: nested too deeply.
     """
+    values = body.count(b",") + 1
+    within(settings, "max_json_values", values, "the body, in values", ADVICE)
     try:
-        document = orjson.loads(body)
+        document = _loads(body)
     except orjson.JSONDecodeError as error:
         raise Malformed(
             f"the body is not JSON: {error.msg.split(':')[0]} at line {error.lineno}, column "
@@ -29,6 +32,43 @@ def parse(body: bytes | bytearray, settings: Settings) -> dict[str, object]:
         raise Malformed(f"expected a JSON object; found {_kind(document)}")
     _refuse_duplicates(body, document, settings)
     return document
+
+
+def parse_request(body: bytes | bytearray, settings: Settings) -> dict[str, object]:
+    """Parse the document of a request, whose objects have few fields.
+
+    The validator makes an error of every unknown field: 1.5 s for the 400,000 of a large body.
+
+    Raises:
+        Malformed: as `parse`.
+        Invalid: an object with more fields than any of a request.
+        LimitExceeded: nested too deeply.
+    """
+    document = parse(body, settings)
+    level: list[object] = [document]
+    while level:
+        objects = [value for value in level if isinstance(value, dict)]
+        if any(len(value) > _MOST_FIELDS for value in objects):
+            raise Invalid(f"an object of a request has at most {_MOST_FIELDS} fields", pointer="")
+        level = [inner for value in objects for inner in _inside(value)]
+    return document
+
+
+def _inside(fields: dict[str, object]) -> list[object]:
+    """The values of an object, and the first that its lists hold: none may hold more objects."""
+    lists = [value for value in fields.values() if isinstance(value, list)]
+    return [*fields.values(), *(item for items in lists for item in items[:_MOST_FIELDS])]
+
+
+def _loads(body: bytes | bytearray) -> object:
+    """Parse without collecting garbage: walking a million new lists would triple the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return orjson.loads(body)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _kind(value: object) -> str:
@@ -47,8 +87,17 @@ def _refuse_duplicates(
     keys = _count_keys(document, settings)
     if body.count(b":") == keys:
         return
-    if _STRING.sub(b"", body).count(b":") != keys:
+    if _colons_outside_strings(body) != keys:
         raise Malformed("a key is given twice in one object")
+
+
+def _colons_outside_strings(body: bytes | bytearray) -> int:
+    """Without escapes every quote opens or closes a string, so every other piece is outside.
+
+    Measured: 0.06 s for the worst 4.5 MiB, where a pattern for strings takes 0.5 s.
+    """
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return sum(piece.count(b":") for piece in plain.split(b'"')[::2])
 
 
 def _count_keys(document: dict[str, object], settings: Settings) -> int:

@@ -41,10 +41,10 @@ def _part(part: Part, tensor_format: str) -> dict[str, Any]:
 
 def _tensor(tensor: Tensor, tensor_format: str) -> object:
     if tensor_format == "nested":
-        return orjson.Fragment(b"".join(_nested(_array(tensor))))
+        return orjson.Fragment(_text(_array(tensor)))
     header = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
     if tensor_format == "flat":
-        return {**header, "data": orjson.Fragment(b"".join(_nested(_array(tensor).reshape(-1))))}
+        return {**header, "data": orjson.Fragment(_text(_array(tensor).reshape(-1)))}
     raw = (
         tensor.contiguous().view(torch.uint8) if tensor.dim() else tensor.view(1).view(torch.uint8)
     )
@@ -54,6 +54,12 @@ def _tensor(tensor: Tensor, tensor_format: str) -> object:
 def _array(tensor: Tensor) -> "np.ndarray[Any, Any]":
     """Numpy has no bfloat16; float32 holds the same values."""
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
+
+
+def _text(array: "np.ndarray[Any, Any]") -> bytes:
+    """JSON text; the only negative integer is −1, the index of no key, which is null."""
+    text = b"".join(_nested(array))
+    return text.replace(b"-1", b"null") if array.dtype == np.int64 else text
 
 
 def _nested(array: "np.ndarray[Any, Any]") -> list[bytes]:

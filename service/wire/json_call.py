@@ -2,7 +2,7 @@
 
 from service.settings import Settings
 from service.wire.calls import Call
-from service.wire.documents import parse
+from service.wire.documents import parse_request
 from service.wire.validation import validate
 
 
@@ -13,5 +13,5 @@ def decode(body: bytearray, settings: Settings) -> Call:
         Malformed: not JSON.
         Invalid: not a valid request.
     """
-    document = parse(body, settings) if body.strip() else {}
+    document = parse_request(body, settings) if body.strip() else {}
     return Call(((None, validate(document, settings)),))

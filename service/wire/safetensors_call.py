@@ -12,7 +12,7 @@ from service.settings import Settings
 from service.wire.calls import Call
 from service.wire.nested import from_bytes
 from service.wire.safetensors_header import DTYPES, Entry, parse_embedded, read_header
-from service.wire.validation import validate
+from service.wire.validation import blaming, pointer, validate
 
 INPUTS = ("query", "key", "value", "logits", "weights")
 MASKS = {
@@ -60,11 +60,11 @@ def decode(body: bytearray, settings: Settings, request: str | None) -> Call:
         )
     within(settings, "max_groups", len(named), "the file, in groups")
     members: list[tuple[str | None, _Group]] = [(n, named[n]) for n in sorted(named, key=_natural)]
-    requests = tuple(
-        (name, validate(_document(options, group, shared, body), settings))
-        for name, group in members or [(None, shared)]
-    )
-    return Call(requests, tuple(sorted((e.name for e in unknown), key=_natural)))
+    requests = []
+    for name, group in members or [(None, shared)]:
+        with blaming(name):
+            requests.append((name, validate(_document(options, group, shared, body), settings)))
+    return Call(tuple(requests), tuple(sorted((e.name for e in unknown), key=_natural)))
 
 
 def _sort(entries: list[Entry]) -> tuple[dict[str | None, _Group], list[Entry]]:
@@ -77,10 +77,19 @@ def _sort(entries: list[Entry]) -> tuple[dict[str | None, _Group], list[Entry]]:
         if name in INPUTS:
             place.inputs[name] = entry
         elif name in MASKS:
+            if MASKS[name] in place.masks:
+                raise Invalid(
+                    f"{MASKS[name]} is given twice in the file, with and without the prefix mask.",
+                    pointer=pointer((entry.name,)),
+                )
             place.masks[MASKS[name]] = entry
         else:
             unknown.append(entry)
-    for place in groups.values():
+    for group, place in groups.items():
+        if group is not None and not place.inputs:
+            # Masks of a group that is not there would silently do nothing.
+            unknown += place.masks.values()
+            place.masks.clear()
         if "query" in place.inputs:
             unknown += [place.inputs.pop(n) for n in ("logits", "weights") if n in place.inputs]
         elif {"logits", "weights"} <= place.inputs.keys():
@@ -101,8 +110,8 @@ def _split(name: str) -> tuple[str | None, str]:
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
     """Order layer2 before layer10."""
-    parts = re.split(r"(\d{1,18})", name)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+    parts = re.split(r"([0-9]{1,18})", name)
+    return [(1, int(part), "") if i % 2 else (0, 0, part) for i, part in enumerate(parts)]
 
 
 def _unknown(entries: list[Entry]) -> UnknownEntry:
@@ -149,9 +158,9 @@ def _tensor(entry: Entry, body: bytearray) -> Tensor:
         raise Invalid(
             f"entry {_printable(entry.name)} has dtype {_printable(entry.dtype)[:16]}; accepted "
             f"are {', '.join(DTYPES)}",
-            pointer=f"/{_printable(entry.name)}",
+            pointer=pointer((entry.name,)),
         )
     try:
         return from_bytes(body, entry.start, entry.shape, DTYPES[entry.dtype][0])
     except PydanticCustomError as error:
-        raise Invalid(error.message(), pointer=f"/{_printable(entry.name)}") from None
+        raise Invalid(error.message(), pointer=pointer((entry.name,))) from None

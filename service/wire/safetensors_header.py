@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from service.errors import Malformed
 from service.limits import within
 from service.settings import Settings
-from service.wire.documents import parse
+from service.wire.documents import parse, parse_request
 
 _HEADER_LIMIT = 4 * 2**20
+# The answer repeats the name of a group for each of its heads.
+_LONGEST_NAME = 256
 DTYPES = {
     "F16": ("float16", 2),
     "BF16": ("bfloat16", 2),
@@ -74,6 +76,8 @@ def _metadata(given: object) -> dict[str, str]:
 def _entry(name: str, fields: object, data_start: int, settings: Settings) -> Entry:
     if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
         raise Malformed("a safetensors entry has exactly dtype, shape and data_offsets")
+    if len(name) > _LONGEST_NAME:
+        raise Malformed(f"the name of a safetensors entry has at most {_LONGEST_NAME} characters")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or not _naturals(shape) or not _naturals(offsets, 2):
         raise Malformed("a safetensors entry has a dtype, a list of extents and two offsets")
@@ -111,7 +115,7 @@ def _refuse_holes(entries: list[Entry], start: int, stop: int) -> None:
 def parse_embedded(text: str, settings: Settings, where: str) -> dict[str, object]:
     """A JSON document inside a string, such as the metadata entry `request`."""
     try:
-        return parse(text.encode(), settings)
+        return parse_request(text.encode(), settings)
     except (Malformed, UnicodeEncodeError) as error:
         detail = error.detail if isinstance(error, Malformed) else "it is not Unicode text"
         raise Malformed(f"{where}: {detail}") from None

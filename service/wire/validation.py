@@ -1,6 +1,10 @@
 """From a document to a validated request, and from the validator's errors to faults."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from schemas.attention import AttentionRequest
 from service.errors import Fault, Invalid
@@ -27,11 +31,35 @@ def validate(document: dict[str, object], settings: Settings) -> AttentionReques
 def invalid(error: ValidationError) -> Invalid:
     """Faults with JSON pointers; the caller's values are never repeated."""
     count = error.error_count()
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    faults = tuple(Fault(pointer(item["loc"]), item["msg"]) for item in found[:MOST_FAULTS])
+    found = error.errors(include_url=False, include_input=False)
+    faults = tuple(_fault(item) for item in found[:MOST_FAULTS])
     first = faults[0]
     more = f" ({count - 1} more)" if count > 1 else ""
     return Invalid(f"{first.pointer or 'the request'}: {first.detail}{more}", faults=faults)
+
+
+def _fault(item: ErrorDetails) -> Fault:
+    """One error in words; pydantic's own for a wrong tag would repeat what the caller sent."""
+    place, context = item["loc"], item.get("ctx", {})
+    if item["type"] == "union_tag_invalid":
+        tag = str(context["discriminator"]).strip("'")
+        return Fault(pointer((*place, tag)), f"expected one of {context['expected_tags']}")
+    if item["type"] == "union_tag_not_found":
+        tag = str(context["discriminator"]).strip("'")
+        return Fault(pointer((*place, tag)), "the field is missing; it says which kind is meant")
+    return Fault(pointer(place), item["msg"])
+
+
+@contextmanager
+def blaming(group: str | None) -> Iterator[None]:
+    """What is invalid inside is said of this group of a file."""
+    try:
+        yield
+    except Invalid as error:
+        if group is None:
+            raise
+        detail = f"group {_printed(group)}: {error.detail}"
+        raise type(error)(detail, faults=error.faults) from None
 
 
 def pointer(place: tuple[int | str, ...]) -> str:
@@ -50,8 +78,11 @@ def _without_tags(place: tuple[int | str, ...]) -> list[int | str]:
 
 
 def _escaped(step: int | str) -> str:
-    text = str(step).encode("utf-8", "backslashreplace").decode()
+    return _printed(str(step)).replace("~", "~0").replace("/", "~1")
+
+
+def _printed(name: str) -> str:
+    text = name.encode("utf-8", "backslashreplace").decode()
     if len(text) > _NAME_LENGTH:
         text = text[:_NAME_LENGTH] + "…"
-    printable = "".join(c if c.isprintable() else "�" for c in text)
-    return printable.replace("~", "~0").replace("/", "~1")
+    return "".join(c if c.isprintable() else "�" for c in text)

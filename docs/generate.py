@@ -1,0 +1,103 @@
+"""Writes docs/reference.md from the code's own tables: `python -m docs.generate` (make docs)."""
+
+from pathlib import Path
+
+from service.api.problems import known_problems
+from service.diagnostics import DIAGNOSTICS
+from service.diagnostics.verdict import HEAD_RULES, REGIMES, RULES_VERSION
+from service.job import ENCODINGS
+from service.limits import UNITS
+from service.masks import MASKS
+from service.mechanisms import MECHANISMS
+from service.normalizers import NORMALIZERS
+from service.plan import INCLUDES
+from service.settings import Settings
+
+FILE = Path(__file__).with_name("reference.md")
+_INTRODUCTION = """# Reference
+
+Made by `make docs` from the tables that the service itself uses; `/v1/catalogue`, `/v1/limits` and
+`/problems/…` answer the same."""
+_SYMBOLS = """m is a row's largest logit, n its visible keys, u = exp(s − m), l = Σ u, P = 1/l; t, Q
+and R are the sums of u, p² and p³ over all keys but the largest, e1 and e2 those of u·(s − m) and
+u·(s − m)²."""
+
+
+def table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table; bars inside cells are escaped."""
+    lines = [headings, tuple("---" for _ in headings), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+def _mechanisms() -> str:
+    rows = [
+        (f"`{d.name}`", d.meaning, f"`{d.formula}`", d.source)
+        for d in (*(m.description for m in MECHANISMS.values()), *NORMALIZERS.values())
+    ]
+    return table(("name", "meaning", "formula", "source"), rows)
+
+
+def _masks() -> str:
+    described = [kind.description for kind in MASKS]
+    rows = [(f"`{d.name}`", d.meaning, f"`{d.formula}`", d.source) for d in described]
+    return table(("mask", "meaning", "a key is visible where", "source"), rows)
+
+
+def _diagnostics() -> str:
+    rows = [
+        (f"`{d.name}`", d.meaning, f"`{d.formula}`", d.unit, d.range, d.domain, d.source)
+        for d in DIAGNOSTICS.values()
+    ]
+    return table(("name", "meaning", "formula", "unit", "range", "defined for", "source"), rows)
+
+
+def _limits() -> str:
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = "usable cores" if field.default is None else f"{field.default}"
+        unit = UNITS.get(name, "")
+        rows.append((f"`ATTENTION_{name.upper()}`", default, unit, field.description or ""))
+    return table(("setting", "default", "unit", "meaning"), rows)
+
+
+def _problems() -> str:
+    rows = [
+        (f"`/problems/{slug}`", str(status), title, meaning)
+        for slug, (status, title, meaning) in sorted(known_problems().items())
+    ]
+    return table(("type", "status", "title", "meaning"), rows)
+
+
+def reference() -> str:
+    """The whole page."""
+    regimes = [(f"`{name}`", rule) for name, rule in REGIMES.items()]
+    includes = [(f"`{name}`", meaning) for name, meaning in INCLUDES.items()]
+    encodings = [(f"`{name}`", meaning) for name, meaning in ENCODINGS.items()]
+    parts = [
+        _INTRODUCTION,
+        "## Mechanisms and normalisers",
+        _mechanisms(),
+        "## Masks",
+        _masks(),
+        "## Diagnostics",
+        _SYMBOLS,
+        _diagnostics(),
+        f"## Verdict (rules version {RULES_VERSION}, this service's convention)",
+        table(("regime of a row", "rule"), regimes),
+        f"A head, and the whole over all rows pooled: {HEAD_RULES}.",
+        "## What can be included",
+        table(("name", "meaning"), includes),
+        "## Encodings",
+        table(("name", "meaning"), encodings),
+        "## Settings and limits",
+        _limits(),
+        "## Problems",
+        _problems(),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(reference(), encoding="utf-8")

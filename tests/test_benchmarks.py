@@ -1,0 +1,32 @@
+"""The benchmark measures what it says, on a shape small enough for a test."""
+
+import torch
+
+from benchmarks import core, naive
+from benchmarks.compare import ratio
+from service.analysis import Runtime
+from service.attention.workers import Workers
+
+
+def test_a_row_of_the_table_is_measured_after_a_check_against_float64() -> None:
+    """One row has the shape, the floor, three ratios and the speed-up."""
+    runtime = Runtime(torch.device("cpu"), Workers(1))
+    row = core.measure((1, 2, 11, 5), runtime, threads=1, rounds=3)
+    assert row.startswith("| 1×2×11×5 |")
+    assert row.count("|") == 7
+    assert "–)" not in row
+
+
+def test_the_ratio_is_the_median_of_paired_ratios_within_its_interval() -> None:
+    """Noise that both ways share cancels."""
+    noise = [1.0, 5.0, 2.0, 9.0, 1.5]
+    found = ratio([2 * second for second in noise], noise)
+    assert (found.low, found.median, found.high) == (2.0, 2.0, 2.0)
+
+
+def test_the_notebook_computes_the_same_figures() -> None:
+    """The naive diagnostics agree with their definitions on a uniform row."""
+    zeros = torch.zeros(1, 1, 3, 2)
+    found = naive.diagnose(zeros, zeros, zeros)
+    torch.testing.assert_close(found["max_weight"], torch.full((1, 1, 3), 1 / 3))
+    torch.testing.assert_close(found["normalized_entropy"], torch.ones(1, 1, 3))
