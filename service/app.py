@@ -7,6 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
+from starlette.responses import RedirectResponse
 
 from service.api import about, attention, documentation, health, problems
 from service.api.request_id import RequestId
@@ -58,10 +59,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.shared = State(settings, engine)
     for room in (attention, about, health):
         app.include_router(room.router)
+    app.add_api_route("/", _to_the_docs, include_in_schema=False)
     app.add_middleware(RequestId)
     problems.install(app)
     documentation.install(app)
     return app
+
+
+async def _to_the_docs() -> RedirectResponse:
+    return RedirectResponse("/docs")
 
 
 def _operation_id(route: APIRoute) -> str:

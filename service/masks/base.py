@@ -68,8 +68,8 @@ def positions(part: slice, device: torch.device) -> Tensor:
 class Spread:
     """A tensor of rank 2, 3 or 4 laid over (batch, head, query, key), cut block by block.
 
-    Extent 1 broadcasts; a last extent of 2 … M − 1 leaves the keys past it forbidden, as the ONNX
-    Attention operator (opset 23) pads.
+    A last extent of 2 … M − 1 leaves the keys past it forbidden, as the ONNX Attention operator
+    (opset 24) pads; extent 1 broadcasts, where that operator would pad too.
     """
 
     def __init__(self, tensor: Tensor, shape: Shape, field: str) -> None:

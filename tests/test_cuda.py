@@ -1,0 +1,35 @@
+"""The same analysis on a GPU, where there is one."""
+
+import pytest
+import torch
+
+from schemas.attention import AttentionRequest
+from service.analysis import Runtime, analyse
+from service.attention.workers import Workers
+from service.plan import plan
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+REQUESTS = {
+    "plain": {},
+    "masked": {"mask": {"causal": "lower_right", "window": {"left": 5}}},
+    "softcap": {"mechanism": {"kind": "scaled_dot_product", "softcap": 3.0}},
+    "float64": {"compute": {"dtype": "float64"}},
+}
+
+
+@pytest.mark.parametrize("options", REQUESTS.values(), ids=REQUESTS.keys())
+def test_cuda_agrees_with_the_cpu(options: dict[str, object]) -> None:
+    """Output and every diagnostic agree within 1e-4 relative."""
+    inputs = {"kind": "seeded", "batch": 2, "heads": 6, "kv_heads": 3, "query_length": 37}
+    request = {"inputs": inputs, **options, "include": ["output", "diagnostics", "key_share"]}
+    planned = plan(AttentionRequest.model_validate(request))
+    there, here = (
+        analyse(planned, Runtime(torch.device(name), Workers(1))) for name in ("cuda", "cpu")
+    )
+    for name, expected in here.tensors.items():
+        torch.testing.assert_close(there.tensors[name], expected, rtol=1e-4, atol=1e-5)
+    for name, expected in here.rows.items():
+        torch.testing.assert_close(
+            there.rows[name], expected, rtol=1e-4, atol=1e-5, equal_nan=True, msg=name
+        )
