@@ -1,7 +1,7 @@
 """One analysis, from request to verdict: the story, top to bottom."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -111,7 +111,7 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
         workers=runtime.workers,
         checkpoint=runtime.checkpoint,
     )
-    again = _second(plan, logits, attended, runtime)
+    again = _second(plan, logits, mask, attended, runtime)
     row_sums = _restore_weights(plan, taken, attended)
     return _report(plan, taken, mask, scale, attended, again, row_sums)
 
@@ -133,9 +133,14 @@ def _logits(plan: Plan, taken: Operands, mask: ResolvedMask) -> tuple[Logits, fl
     return Logits(scorer, CombinedMask(mask.members), scale, mechanism.softcap), scale
 
 
-def _second(plan: Plan, logits: Logits, attended: Attended, runtime: Runtime) -> Revisited:
+def _second(
+    plan: Plan, logits: Logits, mask: ResolvedMask, attended: Attended, runtime: Runtime
+) -> Revisited:
     if not plan.second.anything:
         return Revisited()
+    if isinstance(plan.request.inputs, WeightInputs):
+        # A given weight of 0 has no logit for the sums, but its key is seen all the same.
+        logits = replace(logits, visibility=CombinedMask(mask.members))
     return revisit(
         logits,
         attended.statistics,
