@@ -32,14 +32,15 @@ class Block:
 class _Centred:
     """Logits about a centre per row, hidden ones below all visible, and what is known of the rows.
 
-    `keep` is 1 for visible and 0 for hidden keys, or None where all are visible; `lowest` and
-    `highest` are about the centre too, `norm` is about the mean.
+    `keep` is 1 for visible and 0 for hidden keys, or None where all are visible; `mean`, `norm`,
+    `lowest` and `highest` are about the centre too.
     """
 
     logits: Tensor
     keep: Tensor | None
     count: Tensor
     centre: Tensor
+    mean: Tensor
     norm: Tensor
     lowest: Tensor
     highest: Tensor
@@ -65,10 +66,12 @@ def fast(
     keep, count = _keep(logits, visible)
     if keep is not None:
         logits.mul_(keep)
-    mean = logits.sum(-1) / count.clamp(min=1)
-    logits.sub_(mean.unsqueeze(-1))
+    centre = logits.sum(-1) / count.clamp(min=1)
+    logits.sub_(centre.unsqueeze(-1))
     if keep is not None:
         logits.mul_(keep)
+    # The centre is the mean but for its own rounding, 5e-4 at a common shift of 1e4.
+    mean = logits.sum(-1) / count.clamp(min=1)
     norm = torch.linalg.vector_norm(logits, dim=-1)
     if not float(norm.max()) < _NORM_LIMIT:
         return None
@@ -77,18 +80,18 @@ def fast(
     if keep is not None:
         logits.addcmul_(keep - 1, (1 - lowest).unsqueeze(-1))
     highest, argmax = logits.max(-1)
-    if _blurred(mean, highest):
+    if _blurred(centre, highest):
         return None
-    row = _Centred(logits, keep, count, mean, norm, lowest, highest, argmax)
+    row = _Centred(logits, keep, count, centre, mean, norm, lowest, highest, argmax)
     return _sum_tail(row, first_key, *spare, underflow_gap(logits.dtype))
 
 
-def _blurred(mean: Tensor, highest: Tensor) -> bool:
+def _blurred(centre: Tensor, highest: Tensor) -> bool:
     """Whether centring rounds the largest logits of a row by more than they are rounded already.
 
     A bias of −1e4 on half the keys moves the mean to −5e3, about which float32 steps by 5e-4.
     """
-    far = (highest > _NEAR_MEAN) & (highest > 4 * (mean + highest).abs())
+    far = (highest > _NEAR_MEAN) & (highest > 4 * (centre + highest).abs())
     return bool(far.any())
 
 
@@ -118,7 +121,7 @@ def _sum_tail(
     torch.mul(product, product, out=gaps)
     tail2, tail3 = gaps.sum(-1), torch.linalg.vecdot(gaps, product)
     exponentials.scatter_(-1, at, (row.count > 0).unsqueeze(-1).to(exponentials.dtype))
-    sums = (row.count, row.centre, row.norm, row.lowest, row.highest, second)
+    sums = (row.count, row.centre, row.mean, row.norm, row.lowest, row.highest, second)
     tails = (tail, tail2, tail3, gap1, gap2)
     stacked = torch.stack([*sums, *tails]).double()
     statistics = _statistics(stacked, row.argmax.double() + first_key, underflowed)
@@ -144,7 +147,8 @@ def _exponentiate(row: _Centred, limit: float, out: Tensor) -> Tensor | None:
 
 def _statistics(stacked: Tensor, argmax: Tensor, underflowed: Tensor | None) -> RowStatistics:
     """Referred to the logits themselves, and neutral for rows without a visible key."""
-    count, centre, norm, lowest, highest, second, tail, tail2, tail3, gap1, gap2 = stacked.unbind()
+    count, centre, mean, norm, lowest, highest, second, *tails = stacked.unbind()
+    tail, tail2, tail3, gap1, gap2 = tails
     some = count > 0
     relative = second.clamp(min=-80.0).exp()
     maximum = centre + highest
@@ -160,8 +164,8 @@ def _statistics(stacked: Tensor, argmax: Tensor, underflowed: Tensor | None) -> 
         tail3=tail3 * relative**3,
         gap1=gap1,
         gap2=gap2,
-        mean=centre,
-        squares=norm.square(),
+        mean=centre + mean,
+        squares=(norm.square() - count * mean.square()).clamp(min=0),
         overflowed=zeros,
         underflowed=zeros if underflowed is None else underflowed,
         score_mean=zeros,
@@ -187,14 +191,13 @@ def exact(logits: Tensor, visible: Tensor | None, first_key: int) -> Block:
     highest = torch.where(count > 0, highest, 0.0)
     gaps = torch.where(usable, wide - highest.unsqueeze(-1), 0.0)
     mean, lowest = gaps.sum(-1) / count.clamp(min=1), gaps.amin(-1)
-    norm = torch.linalg.vector_norm(torch.where(usable, gaps - mean.unsqueeze(-1), 0.0), dim=-1)
+    norm = torch.linalg.vector_norm(gaps, dim=-1)
     gaps = torch.where(usable, gaps, (lowest - 1).unsqueeze(-1))
     zeros = torch.zeros_like(mean)
-    row = _Centred(gaps, usable.double(), count, highest, norm, lowest, zeros, argmax)
+    row = _Centred(gaps, usable.double(), count, highest, mean, norm, lowest, zeros, argmax)
     spare = torch.empty_like(wide), torch.empty_like(wide)
     block = _sum_tail(row, first_key, *spare, underflow_gap(logits.dtype))
     statistics, overflowed = block.statistics, broken.sum(-1).double()
-    statistics.mean = highest + mean
     statistics.overflowed, statistics.visible = overflowed, count + overflowed
     exponentials = torch.where(poisoned, float("nan"), block.exponentials)
     return Block(statistics, exponentials.to(logits.dtype))

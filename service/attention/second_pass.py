@@ -126,7 +126,7 @@ class _Revisit:
             self.seen_by[heads] += (block.seen & valid).sum(1)
         if self.second.sparsity is not None:
             small = (block.gaps < math.log(self.second.sparsity)) & block.seen
-            share = small.sum(-1) / self.statistics.visible[index]
+            share = small.sum(-1) / block.seen.sum(-1).double()
             self.rows["sparsity"][index] = torch.where(valid.squeeze(-1), share, math.nan)
         if self.second.jacobian_spectral:
             eigenvalue = self._spectral(block, index)

@@ -35,7 +35,10 @@ class GivenLogits:
 
 @dataclass(frozen=True, slots=True)
 class GivenWeights:
-    """ln p: softmax of it gives p / Σp back. Zero weights are hidden from the sums."""
+    """ln p: softmax of it gives p / Σp back. Zero weights are hidden from the sums.
+
+    Where they are not hidden, they stand at the lowest finite logit, whose weight is 0 again.
+    """
 
     given: Tensor
 
@@ -44,8 +47,7 @@ class GivenWeights:
         part = self.given[unit.batch, unit.heads, unit.queries]
 
         def score(keys: slice, out: Tensor) -> None:
-            torch.log(part[..., keys], out=out)
-            out.masked_fill_(out == float("-inf"), 0.0)
+            torch.log(part[..., keys], out=out).clamp_(min=torch.finfo(out.dtype).min)
 
         return score
 
