@@ -74,7 +74,7 @@ class Labels(Strict):
 class Compute(Strict):
     """Where, in which precision, and what to do with NaN and infinity."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]?))?)$")] = "auto"
     dtype: Dtype | None = Field(
         None, description="Casts the inputs first; absent = the inputs' own dtype."
     )

@@ -26,10 +26,10 @@ def part(name: str | None, analysis: Analysis) -> Part:
     labels = analysis.plan.request.labels
     if labels is not None:
         document["labels"] = labels.model_dump(exclude_none=True)
-    if analysis.diagnostics:
+    included = _included(analysis)
+    if included:
         document["diagnostics"] = {
-            name: _aggregate(figure, _dtype(analysis))
-            for name, figure in analysis.diagnostics.items()
+            name: _aggregate(figure, _dtype(analysis)) for name, figure in included.items()
         }
     if analysis.verdict is not None:
         document["verdict"] = _verdict(analysis.verdict)
@@ -38,6 +38,13 @@ def part(name: str | None, analysis: Analysis) -> Part:
         document["theory"] = _theory(analysis.theory)
     document["omitted"] = list(analysis.plan.omitted)
     return Part(name, document, _tensors(analysis), _rows(analysis))
+
+
+def _included(analysis: Analysis) -> dict[str, Aggregated]:
+    """All aggregates, or only those included by name: sparsity and jacobian_spectral."""
+    include = analysis.plan.include
+    every = "diagnostics" in include
+    return {n: f for n, f in analysis.diagnostics.items() if every or n in include}
 
 
 def _dtype(analysis: Analysis) -> torch.dtype:

@@ -11,35 +11,62 @@ from service.plan import Plan
 from service.settings import Settings
 
 _STATISTICS = len(RowStatistics.__slots__)
-# Figures per row that the diagnostics hold at a time, float64: all of them, and their scratch.
-_FIGURES = 40
+# Measured per row: the diagnostics hold 117 float64 numbers at a time, and keep 24 of them.
+_FIGURES = 100
+_KEPT_FIGURES = 32
 # A number in JSON: sign, up to 17 digits, point, exponent and comma; float32 needs 9 digits.
 _JSON_BYTES = {4: 16, 8: 26}
+# A character at most, in JSON inside the metadata of a file: a control character as \u001f.
+_CHARACTER_BYTES = 7
+# A group's name in a file: before each of its tensors, and once in the metadata.
+_MOST_ENTRIES = 40
 _FIXED_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Upper bounds: floating-point operations, bytes held at the peak, bytes of the answer."""
+    """Upper bounds: floating-point operations, and bytes.
+
+    `working_bytes` while it is computed, `kept_bytes` of these until the answer is written,
+    `answer_bytes` of the answer.
+    """
 
     flops: int
-    peak_bytes: int
+    working_bytes: int
+    kept_bytes: int
     answer_bytes: int
 
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes held at the peak; the writer holds an answer in pieces and in a growing buffer."""
+        return self.working_bytes + 3 * self.answer_bytes
+
     def __add__(self, other: "Estimate") -> "Estimate":
-        """Two analyses one after the other: answers are kept, scratch is not."""
+        """Two analyses one after the other: what the first keeps is there during the second."""
         return Estimate(
             self.flops + other.flops,
-            max(self.peak_bytes, other.peak_bytes) + min(self.answer_bytes, other.answer_bytes),
+            max(self.working_bytes, self.kept_bytes + other.working_bytes),
+            self.kept_bytes + other.kept_bytes,
             self.answer_bytes + other.answer_bytes,
         )
 
 
-def estimate(plan: Plan, *, threads: int, json: bool) -> Estimate:
-    """Upper bounds for one analysis on `threads` threads, answered in JSON or in binary."""
-    answer = _answer_bytes(plan, json=json)
-    peak = _operand_bytes(plan) + _held_bytes(plan) + threads * _scratch_bytes(plan) + 2 * answer
-    return Estimate(_flops(plan), peak + _FIXED_BYTES, answer)
+def estimate(plan: Plan, *, threads: int, json: bool, name: str | None = None) -> Estimate:
+    """Upper bounds for one analysis on `threads` threads, answered in JSON or in binary.
+
+    `name` is that of its group in a file; the ranking repeats it for each head.
+    """
+    kept = _kept_bytes(plan)
+    transient = plan.shape.rows * 8 * (2 * _STATISTICS + _FIGURES)
+    working = _operand_bytes(plan) + kept + transient + threads * _scratch_bytes(plan)
+    repeated = plan.shape.heads + _MOST_ENTRIES
+    answer = _answer_bytes(plan, json=json) + text_bytes(name or "") * repeated
+    return Estimate(_flops(plan), working + _FIXED_BYTES, kept, answer)
+
+
+def text_bytes(text: str) -> int:
+    """The most that a piece of the caller's text takes in an answer."""
+    return 4 + _CHARACTER_BYTES * len(text)
 
 
 def check(total: Estimate, settings: Settings) -> None:
@@ -97,21 +124,21 @@ def _operand_bytes(plan: Plan) -> int:
     return elements * copies
 
 
-def _held_bytes(plan: Plan) -> int:
-    """Output, statistics, figures and whatever matrices are asked for."""
+def _kept_bytes(plan: Plan) -> int:
+    """Output, figures, masks and whatever matrices are asked for."""
     shape, wide = plan.shape, plan.compute_dtype.itemsize
-    held = shape.rows * 8 * (2 * _STATISTICS + _FIGURES)
+    kept = shape.rows * 8 * _KEPT_FIGURES
     if plan.wanted.output:
-        held += shape.rows * (shape.d_v or 0) * (wide + plan.answer_dtype.itemsize)
+        kept += shape.rows * (shape.d_v or 0) * (wide + plan.answer_dtype.itemsize)
     if plan.wanted.weights:
-        held += shape.logits * plan.answer_dtype.itemsize
-    held += shape.logits * wide * (plan.wanted.logits + plan.wanted.scores)
+        kept += shape.logits * plan.answer_dtype.itemsize
+    kept += shape.logits * wide * (plan.wanted.logits + plan.wanted.scores)
     if plan.second.key_share:
-        held += shape.batch * shape.heads * shape.key_length * 32
+        kept += shape.batch * shape.heads * shape.key_length * 32
     mask = plan.request.mask
     for given in (mask.allowed, mask.bias):
-        held += 0 if given is None else math.prod(given.shape) * 3 * wide
-    return held
+        kept += 0 if given is None else math.prod(given.shape) * 3 * wide
+    return kept
 
 
 def _scratch_bytes(plan: Plan) -> int:
@@ -120,8 +147,8 @@ def _scratch_bytes(plan: Plan) -> int:
     whole_rows = plan.wanted.matrices or plan.second.anything
     key_block = shape.key_length if whole_rows else min(KEY_BLOCK, shape.key_length)
     largest = unit_logits(shape, key_block=key_block)
-    heads = max(1, largest // key_block // max(1, shape.query_length))
-    item = heads * shape.key_length * ((shape.d_k or 0) + (shape.d_v or 0))
+    keys = shape.kv_heads * shape.key_length * ((shape.d_k or 0) + (shape.d_v or 0))
+    item = keys + shape.heads * shape.query_length * (shape.d_k or 0)
     return (
         largest * (3 * plan.compute_dtype.itemsize + 10 * 8)
         + item * 2 * plan.compute_dtype.itemsize
@@ -140,4 +167,12 @@ def _answer_bytes(plan: Plan, *, json: bool) -> int:
     if plan.second.key_share:
         numbers += shape.batch * shape.heads * shape.key_length
     per_head = shape.batch * shape.heads * 26 * 4 * _JSON_BYTES[wide]
-    return numbers * per_number + per_head + 16_384
+    matrices = plan.wanted.output + plan.wanted.weights + plan.wanted.logits + plan.wanted.scores
+    brackets = 3 * shape.rows * matrices if json else 0
+    return numbers * per_number + brackets + per_head + _label_bytes(plan) + 16_384
+
+
+def _label_bytes(plan: Plan) -> int:
+    labels = plan.request.labels
+    named = [] if labels is None else [*(labels.query or ()), *(labels.key or ())]
+    return sum(map(text_bytes, named))

@@ -8,16 +8,18 @@ from typing import Any
 
 import torch
 
+from schemas.attention import AttentionRequest
 from service.analysis import Analysis, Runtime, analyse
 from service.answer import part
 from service.attention.workers import Workers
-from service.estimate import Estimate, check, check_elements, estimate
+from service.estimate import Estimate, check, check_elements, estimate, text_bytes
 from service.plan import Plan, plan
 from service.ranking import rank
 from service.settings import Settings
 from service.wire import json_answer, json_call, safetensors_answer, safetensors_call
 from service.wire.answers import Answer
 from service.wire.calls import Call
+from service.wire.validation import blaming
 
 JSON = "application/json"
 SAFETENSORS = "application/x-safetensors"
@@ -56,13 +58,21 @@ def prepare(
         call = safetensors_call.decode(body, settings, request)
     else:
         call = json_call.decode(body, settings)
-    plans = tuple((name, plan(request)) for name, request in call.requests)
+    plans = tuple((name, _plan(name, request)) for name, request in call.requests)
     for _, member in plans:
         check_elements(member, settings)
-    costs = [estimate(member, threads=threads, json=accept == JSON) for _, member in plans]
-    total = reduce(add, costs)
+    costs = [
+        estimate(member, threads=threads, json=accept == JSON, name=name) for name, member in plans
+    ]
+    listed = Estimate(0, 0, 0, sum(map(text_bytes, call.ignored)))
+    total = reduce(add, costs, listed)
     check(total, settings)
     return Job(call, plans, total, accept)
+
+
+def _plan(name: str | None, request: AttentionRequest) -> Plan:
+    with blaming(name):
+        return plan(request)
 
 
 def run(
@@ -70,7 +80,12 @@ def run(
 ) -> list[tuple[str | None, Analysis]]:
     """Analyse every group, in order."""
     runtime = Runtime(device, workers, checkpoint)
-    return [(name, analyse(member, runtime)) for name, member in job.plans]
+    return [(name, _analyse(name, member, runtime)) for name, member in job.plans]
+
+
+def _analyse(name: str | None, member: Plan, runtime: Runtime) -> Analysis:
+    with blaming(name):
+        return analyse(member, runtime)
 
 
 def write(

@@ -11,7 +11,9 @@ MIB = 2**20
 class Settings(BaseSettings):
     """Every default keeps a container with 2 cores and 4 GiB alive."""
 
-    model_config = SettingsConfigDict(env_prefix="ATTENTION_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ATTENTION_", extra="ignore", frozen=True, allow_inf_nan=False
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")

@@ -80,8 +80,17 @@ class Engine:
         self._coding.shutdown(cancel_futures=True)
         self.workers.close()
 
+    def _refuse_unless_ready(self) -> None:
+        if not self.ready:
+            raise Draining("the service is starting or stopping")
+
     async def code(self, work: Callable[[], Result]) -> Result:
-        """Parse or write off the event loop."""
+        """Parse or write off the event loop.
+
+        Raises:
+            Draining: the service is starting or stopping.
+        """
+        self._refuse_unless_ready()
         return await asyncio.get_running_loop().run_in_executor(self._coding, work)
 
     async def compute(self, work: Callable[[Callable[[], None]], Result]) -> Timed[Result]:
@@ -92,8 +101,7 @@ class Engine:
             Draining: the service is stopping.
             DeadlineExceeded: it did not end in time.
         """
-        if not self.ready:
-            raise Draining("the service is starting or stopping")
+        self._refuse_unless_ready()
         limit = self._settings.deadline_s
         ticket = Ticket(monotonic() + limit, self._settings.name_of("deadline_s"))
         queued = monotonic()

@@ -13,7 +13,8 @@ from service.wire.nested import reader
 
 MOST_FAULTS = 20
 _NAME_LENGTH = 64
-_TAGS = {"scaled_dot_product", "seeded", "tensors", "logits", "weights", "name", "options"}
+# Where the tag of a union's member stands in an error's place: /inputs/TAG/…, /include/0/TAG/….
+_TAG_BEHIND: dict[int | str, int] = {"inputs": 1, "include": 2}
 
 
 def validate(document: dict[str, object], settings: Settings) -> AttentionRequest:
@@ -43,10 +44,10 @@ def _fault(item: ErrorDetails) -> Fault:
     place, context = item["loc"], item.get("ctx", {})
     if item["type"] == "union_tag_invalid":
         tag = str(context["discriminator"]).strip("'")
-        return Fault(pointer((*place, tag)), f"expected one of {context['expected_tags']}")
+        return Fault(f"{pointer(place)}/{tag}", f"expected one of {context['expected_tags']}")
     if item["type"] == "union_tag_not_found":
         tag = str(context["discriminator"]).strip("'")
-        return Fault(pointer((*place, tag)), "the field is missing; it says which kind is meant")
+        return Fault(f"{pointer(place)}/{tag}", "the field is missing; it says which kind is meant")
     return Fault(pointer(place), item["msg"])
 
 
@@ -69,12 +70,8 @@ def pointer(place: tuple[int | str, ...]) -> str:
 
 def _without_tags(place: tuple[int | str, ...]) -> list[int | str]:
     """Drop the discriminator that pydantic puts behind the field of a union."""
-    steps: list[int | str] = []
-    for step in place:
-        behind_union = bool(steps) and (steps[-1] == "inputs" or isinstance(steps[-1], int))
-        if not (behind_union and step in _TAGS and step not in steps[:-1]):
-            steps.append(step)
-    return steps
+    behind = _TAG_BEHIND.get(place[0]) if place else None
+    return [step for index, step in enumerate(place) if index != behind]
 
 
 def _escaped(step: int | str) -> str:

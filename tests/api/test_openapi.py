@@ -1,0 +1,295 @@
+import json
+import math
+import os
+import re
+import time
+from html.parser import HTMLParser
+from importlib.resources import files
+from urllib.parse import urljoin, urlparse
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from service.api.examples import ATTENTION, attention_answers
+from service.app import create_app
+
+pytestmark = pytest.mark.anyio
+
+ANSWERED = ("own_tensors", "given_weights")
+ANSWERS_FILE = files("service.api").joinpath("example_answers.json")
+VARYING = ("request_id", "timing_ms")
+
+
+@pytest.fixture(scope="module")
+def document():
+    """The OpenAPI document, made once."""
+    return create_app().openapi()
+
+
+@pytest.fixture(scope="module")
+def operations(document):
+    """Every operation with its method and path."""
+    return [
+        (method, path, operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    ]
+
+
+def everything_in(value):
+    """Every value inside a document, itself included."""
+    yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in inner:
+        yield from everything_in(part)
+
+
+def resolved(document, reference):
+    """What a local reference points to."""
+    assert reference.startswith("#/")
+    found = document
+    for step in reference.removeprefix("#/").split("/"):
+        found = found[step.replace("~1", "/").replace("~0", "~")]
+    return found
+
+
+def validator(document, schema):
+    """A validator of one schema of the document."""
+    return Draft202012Validator({**schema, "components": document["components"]})
+
+
+def content_of(operation, kind="application/json"):
+    return operation["requestBody"]["content"][kind]
+
+
+async def test_the_document_is_openapi_3_1_and_served(client, document):
+    """/openapi.json is an OpenAPI 3.1 document, and the one that the code makes."""
+    served = await client.get("/openapi.json")
+    assert served.status_code == 200
+    assert served.json() == document
+    assert document["openapi"].startswith("3.1.")
+    assert document["info"]["title"]
+    assert document["info"]["license"]["name"] == "Apache-2.0"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", document["info"]["version"])
+
+
+def test_every_operation_is_described(document, operations):
+    """Each has a summary, a description, a known tag and an operation id of its own."""
+    known = {tag["name"] for tag in document["tags"]}
+    assert all(tag["description"] for tag in document["tags"])
+    identities = [operation["operationId"] for *_, operation in operations]
+    assert len(set(identities)) == len(identities) >= 7
+    for method, path, operation in operations:
+        place = f"{method} {path}"
+        assert operation["summary"], place
+        assert operation["description"], place
+        assert operation["tags"], place
+        assert set(operation["tags"]) <= known, place
+        assert re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", operation["operationId"]), place
+
+
+def test_every_operation_declares_its_errors(document, operations):
+    """Each error is declared as problem+json with the one schema, and 500 is never left out."""
+    for method, path, operation in operations:
+        place = f"{method} {path}"
+        failures = {s: r for s, r in operation["responses"].items() if int(s) >= 400}
+        assert "500" in failures, place
+        for response in failures.values():
+            assert response["description"], place
+            (media_type,) = response["content"]
+            assert media_type == "application/problem+json", place
+            schema = response["content"][media_type]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Problem"}, place
+    names = document["components"]["schemas"]
+    assert not {"HTTPValidationError", "ValidationError"} & set(names)
+
+
+def test_every_success_has_a_schema(document, operations):
+    """What an operation answers is described by a model of its own."""
+    for method, path, operation in operations:
+        schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        assert "$ref" in schema or "anyOf" in schema, f"{method} {path}"
+
+
+def test_analysis_takes_and_gives_both_encodings(document):
+    """The analysis declares JSON and safetensors in both directions, and its query parameter."""
+    operation = document["paths"]["/v1/attention"]["post"]
+    kinds = {"application/json", "application/x-safetensors"}
+    assert set(operation["requestBody"]["content"]) == kinds
+    assert set(operation["responses"]["200"]["content"]) == kinds
+    assert [p["name"] for p in operation["parameters"]] == ["request"]
+    expected = {400, 406, 408, 413, 415, 422, 429, 500, 503, 504}
+    assert {int(s) for s in operation["responses"]} == expected | {200}
+
+
+def test_all_references_resolve(document):
+    """No reference points to nothing, and no component is an orphan."""
+    references = {v["$ref"] for v in everything_in(document) if isinstance(v, dict) and "$ref" in v}
+    assert references
+    for reference in references:
+        assert resolved(document, reference)
+    components = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert components <= references
+
+
+def test_no_bound_is_infinite(document):
+    """Every number of the document is finite, so that it is JSON at all."""
+    numbers = [v for v in everything_in(document) if isinstance(v, float)]
+    assert all(math.isfinite(number) for number in numbers)
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_all_schemas_are_json_schema(document):
+    """Each component is valid JSON Schema 2020-12, the dialect of OpenAPI 3.1."""
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+def test_every_example_is_shown(document):
+    """The named examples in the document are those of the code, each with a summary."""
+    shown = content_of(document["paths"]["/v1/attention"]["post"])["examples"]
+    assert shown == ATTENTION
+    assert len(shown) >= 5
+    assert all(example["summary"] and example["description"] for example in shown.values())
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+async def test_every_example_runs_as_it_stands(client, document, name):
+    """A named example fits the documented request, is answered quickly, and so is its answer."""
+    operation = document["paths"]["/v1/attention"]["post"]
+    request = ATTENTION[name]["value"]
+    validator(document, content_of(operation)["schema"]).validate(request)
+    began = time.monotonic()
+    answer = await client.post("/v1/attention", json=request)
+    assert time.monotonic() - began < 5
+    assert answer.status_code == 200, answer.text[:500]
+    schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    validator(document, schema).validate(answer.json())
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [
+        {"unknown": 1},
+        {"inputs": {"kind": "nope"}},
+        {"inputs": {"kind": "seeded", "batch": 0}},
+        {"mechanism": {"softcap": 0}},
+        {"include": ["everything"]},
+        {"compute": {"device": "tpu"}},
+        {"inputs": {"kind": "tensors"}},
+        {"inputs": {"kind": "tensors", "query": "text"}},
+        {"mask": {"window": {"left": -1}}},
+    ],
+)
+def test_the_documented_request_refuses_what_the_service_refuses(document, request_body):
+    """The schema of the request is as strict as the service where a schema can be."""
+    schema = content_of(document["paths"]["/v1/attention"]["post"])["schema"]
+    assert not validator(document, schema).is_valid(request_body)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/nothing"), ("POST", "/health/live"), ("POST", "/v1/attention?request=x")],
+)
+async def test_errors_fit_the_documented_problem(client, document, method, path):
+    """What the service answers in error is what the document says of errors."""
+    answer = await client.request(method, path, json={})
+    assert answer.status_code >= 400
+    schema = {"$ref": "#/components/schemas/Problem"}
+    validator(document, schema).validate(answer.json())
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/catalogue", "/v1/limits", "/v1/devices", "/health/live", "/health/ready",
+             "/problems/busy"]
+)  # fmt: skip
+async def test_answers_fit_their_documented_schema(client, document, path):
+    """Every GET answers what the document says."""
+    template = "/problems/{slug}" if path.startswith("/problems/") else path
+    response = document["paths"][template]["get"]["responses"]["200"]
+    answer = await client.get(path)
+    assert answer.status_code == 200
+    schema = response["content"]["application/json"]["schema"]
+    validator(document, schema).validate(answer.json())
+
+
+async def answer_to(client, name):
+    answer = (await client.post("/v1/attention", json=ATTENTION[name]["value"])).json()
+    return {**answer, "request_id": "0" * 32, "timing_ms": {"queue": 0.1, "compute": 0.4}}
+
+
+def assert_close(found, expected, place=""):
+    """Equal, with floats to 1e-5 relative and 1e-6 absolute."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), place
+        for key, value in expected.items():
+            assert_close(found[key], value, f"{place}/{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), place
+        for index, value in enumerate(expected):
+            assert_close(found[index], value, f"{place}/{index}")
+    elif isinstance(expected, float) and isinstance(found, float | int):
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-6), place
+    else:
+        assert found == expected, place
+
+
+async def test_shown_answers_are_what_the_service_answers(client, document):
+    """The answers on the docs page are real; REGENERATE_EXAMPLES=1 writes them anew."""
+    found = {name: await answer_to(client, name) for name in ANSWERED}
+    if os.environ.get("REGENERATE_EXAMPLES") == "1":
+        text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+        ANSWERS_FILE.write_text(f"{text}\n", encoding="utf-8")
+    stored = json.loads(ANSWERS_FILE.read_text(encoding="utf-8"))
+    assert stored.keys() == set(ANSWERED)
+    for name in ANSWERED:
+        machine = {"device", "torch"}
+        expected = {key: v for key, v in stored[name].items() if key not in machine}
+        assert_close({k: v for k, v in found[name].items() if k not in machine}, expected, name)
+    shown = attention_answers()
+    assert {name: example["value"] for name, example in shown.items()} == stored
+    response = document["paths"]["/v1/attention"]["post"]["responses"]["200"]
+    schema = response["content"]["application/json"]["schema"]
+    for name in ANSWERED:
+        validator(document, schema).validate(stored[name])
+        assert not set(VARYING) - stored[name].keys()
+
+
+class Links(HTMLParser):
+    """Everything a page would load."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):  # noqa: ARG002 - the parser's form
+        self.found += [v for n, v in attrs if n in ("src", "href", "spec-url", "srcset", "data")]
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_the_docs_load_from_this_machine_only(client, page):
+    """Every file that a docs page loads is served here, and none of them loads from elsewhere."""
+    answer = await client.get(page)
+    assert answer.status_code == 200
+    links = Links(answer.text).found
+    assert len(links) >= 2
+    assert "/openapi.json" in answer.text
+    for link in links:
+        where = urljoin(f"http://service{page}", link)
+        assert urlparse(where).netloc == "service", link
+        loaded = await client.get(where)
+        assert loaded.status_code == 200, link
+        assert loaded.content
+    assert not re.findall(r"https?://[^\s\"'<)]+", answer.text)
+
+
+async def test_the_style_sheet_loads_nothing_from_elsewhere(client):
+    """Fonts and pictures of the docs page are inside its style sheet."""
+    css = (await client.get("/static-offline-docs/swagger-ui.css")).text
+    assert not re.findall(r"@import|url\(\s*[\"']?(?:https?:)?//", css)
+
+
+async def test_the_page_offers_to_try_it_out(client):
+    """The docs page is ready to execute, so that the first answer is three clicks away."""
+    assert '"tryItOutEnabled": true' in (await client.get("/docs")).text

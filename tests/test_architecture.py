@@ -1,0 +1,133 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command, **environment):
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False, env=environment
+    )
+
+
+def test_the_floors_hold():
+    """Every import goes down: the contracts of pyproject.toml are kept, all of them."""
+    tool = Path(sys.executable).with_name("lint-imports")
+    found = run(str(tool), "--no-cache", PYTHONPATH=str(ROOT))
+    contracts = (
+        (ROOT / "pyproject.toml")
+        .read_text(encoding="utf-8")
+        .count("[[tool.importlinter.contracts]]")
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert contracts >= 4
+    assert f"{contracts} kept, 0 broken" in found.stdout
+
+
+IMPORT = """
+import sys, threading
+import service.app
+assert threading.active_count() == 1, threading.enumerate()
+import torch
+assert not torch.cuda.is_initialized()
+generator = torch.Generator().manual_seed(torch.initial_seed())
+assert torch.equal(torch.randn(3), torch.randn(3, generator=generator))
+assert torch.get_num_threads() == THREADS
+from service.app import create_app
+try:
+    create_app()
+except ValueError as error:
+    assert "port" in str(error)
+else:
+    sys.exit("the environment was not read")
+"""
+
+
+def test_importing_does_no_work():
+    """Importing the application starts no thread, touches no device and reads no setting."""
+    before = "import torch; THREADS = torch.get_num_threads()"
+    found = run(
+        sys.executable, "-W", "error", "-c", before + IMPORT,
+        PYTHONPATH=str(ROOT), ATTENTION_PORT="not a port",
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert found.stdout == ""
+
+
+def test_making_an_application_starts_nothing():
+    """Threads start with the lifespan, so that workers may fork before it."""
+    code = "import threading; from service.app import create_app; create_app().openapi(); "
+    found = run(
+        sys.executable, "-c", code + "assert threading.active_count() == 1", PYTHONPATH=str(ROOT)
+    )
+    assert found.returncode == 0, found.stderr
+
+
+def test_the_contract_needs_no_tensor_library():
+    """The schemas can be imported, and a request validated, without torch or numpy."""
+    code = """
+import sys
+sys.modules["torch"] = sys.modules["numpy"] = None
+from schemas.attention import AttentionRequest
+AttentionRequest.model_validate({"inputs": {"kind": "tensors", "query": [[1]]}})
+assert not any(name.startswith("service") for name in sys.modules)
+"""
+    found = run(sys.executable, "-c", code, PYTHONPATH=str(ROOT))
+    assert found.returncode == 0, found.stderr
+
+
+# Brackets around one character keep this file from finding itself.
+PLACES = [r"[/]work/", r"[/]home/[a-z]", r"[/]root/", r"[/]Users/", r"\b[C-Z]:[\\][A-Za-z]"]
+HOSTS = [
+    r"pypi[.]org",
+    r"pythonhosted[.]org",
+    r"download[.]pytorch",
+    r"(docker|ghcr|quay|gcr|nvcr)[.]io",
+    r"registry[.][a-z]+[.]",
+    r"artifactor[y]",
+    r"index-url[ =]+http",
+]
+
+
+def tracked_text():
+    """The text files under version control, with what they say."""
+    listed = run("git", "-c", "safe.directory=*", "ls-files", "-z", PATH="/usr/bin:/bin")
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file() and not path.is_symlink():
+            content = path.read_bytes()
+            if b"\0" not in content:
+                yield name, content.decode("utf-8")
+
+
+@pytest.mark.parametrize("patterns", [PLACES, HOSTS], ids=["paths", "hosts"])
+def test_nothing_names_a_machine_or_a_registry(patterns):
+    """No tracked text holds an absolute path of somebody's machine or a package registry's host."""
+    pattern = re.compile("|".join(patterns))
+    found = [
+        f"{name}: {match.group()}"
+        for name, text in tracked_text()
+        for match in pattern.finditer(text)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("patterns", "join", "pieces"),
+    [
+        (PLACES, "/", ("cd ", "work", "main")),
+        (PLACES, "/", ("", "home", "jane")),
+        (PLACES, "/", ("", "root", ".cache")),
+        (HOSTS, ".", ("https://pypi", "org/simple")),
+        (HOSTS, ".", ("FROM ghcr", "io/a/b")),
+    ],
+)
+def test_a_machine_or_a_registry_would_be_found(patterns, join, pieces):
+    """The patterns find what they are meant to find."""
+    assert re.search("|".join(patterns), join.join(pieces))
