@@ -107,6 +107,15 @@ class ResolvedMask(Answer):
     visible_keys: Aggregate | None = Field(None, description="How many keys the rows see.")
 
 
+class ResolvedMechanism(Answer):
+    """The mechanism with its options as they were applied."""
+
+    kind: str
+    scale: float | None = Field(description="Null where logits or weights were given.")
+    softcap: float | None
+    normalizer: str
+
+
 class Shape(Answer):
     """The resolved extents."""
 
@@ -140,7 +149,7 @@ class RankedHead(Answer):
 class Analysis(Answer):
     """What one analysis found."""
 
-    mechanism: dict[str, Any]
+    mechanism: ResolvedMechanism
     shape: Shape
     mask: ResolvedMask
     labels: dict[str, list[str] | None] | None = None
