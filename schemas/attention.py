@@ -35,17 +35,7 @@ class Sparsity(Strict):
 class IncludeOptions(Strict):
     """An included item without options of its own, written as an object."""
 
-    name: Literal[
-        "output",
-        "weights",
-        "diagnostics",
-        "row_diagnostics",
-        "logits",
-        "scores",
-        "theory",
-        "key_share",
-        "jacobian_spectral",
-    ]
+    name: IncludeName
 
 
 def _include_form(value: object) -> str:
@@ -114,6 +104,7 @@ class ResolvedMechanism(Answer):
     scale: float | None = Field(description="Null where logits or weights were given.")
     softcap: float | None
     normalizer: str
+    qk_norm: str
 
 
 class Shape(Answer):

@@ -18,6 +18,7 @@ class Aggregate(Answer):
     min: PerHead
     max: PerHead
     rows: list[list[int]] = Field(description="How many rows the figures run over.")
+    threshold: float | None = Field(None, description="Of sparsity: relative to the maximum.")
     reason: str | None = Field(None, description="Why the diagnostic is undefined, where it is.")
 
 

@@ -11,8 +11,8 @@ from schemas.tensors import BooleanTensor, IntegerVector, LogitTensor
 class Window(Strict):
     """Keys from `left` before to `right` after the query's own position; absent = unbounded."""
 
-    left: Annotated[int, Field(ge=0)] | None = None
-    right: Annotated[int, Field(ge=0)] | None = None
+    left: Annotated[int, Field(ge=0, le=2**40)] | None = None
+    right: Annotated[int, Field(ge=0, le=2**40)] | None = None
 
 
 class Mask(Strict):
@@ -20,8 +20,10 @@ class Mask(Strict):
 
     causal: Literal["none", "upper_left", "lower_right"] = Field(
         "none",
-        description="upper_left and lower_right allow key j <= i + offset; they differ in the "
-        "offset they take when none is given: 0, or key length - query length.",
+        description="Both allow key j <= i + offset. upper_left: the offset given, else 0 "
+        "(is_causal of F.scaled_dot_product_attention). lower_right takes no offset: it is "
+        "key_lengths[b] - query length, or key length - query length without key_lengths, so that "
+        "the last query stands at its item's last real key.",
     )
     offset: IntegerVector | None = Field(
         None,

@@ -15,10 +15,11 @@ class ScaledDotProduct(Strict):
     scale: float | None = Field(
         None, description="Factor on the scores; absent = 1/sqrt(d_k). 0 and negative are legal."
     )
-    softcap: Annotated[float, Field(gt=0)] | None = Field(
+    softcap: Annotated[float, Field(ge=1e-6, le=1e9)] | None = Field(
         None, description="c · tanh(logit / c), before bias and masks; absent = none."
     )
     normalizer: NormalizerName = "softmax"
+    qk_norm: Literal["none"] = Field("none", description="Normalisation of query and key.")
 
 
 Mechanism = ScaledDotProduct

@@ -33,7 +33,7 @@ class Devices(Answer):
 class Limit(Answer):
     """One bound, and the setting that moves it."""
 
-    value: float
+    value: int | float
     unit: str
     setting: str
     meaning: str

@@ -67,6 +67,29 @@ class Numerics:
     near_forbidden: int
     row_sums: tuple[float, float, int] | None = None
 
+    @property
+    def advice(self) -> list[str]:
+        """What to do about the counts, in sentences."""
+        said = []
+        if self.near_forbidden:
+            said.append(
+                f"{self.near_forbidden:,} bias entries are finite but at or below -1e4: they count "
+                "as visible keys and distort entropy and variance. Use minus infinity, or "
+                "mask.forbid_below."
+            )
+        if self.overflowed_logits:
+            said.append(
+                f"{self.overflowed_logits:,} logits are infinite or NaN; their rows are in no "
+                "figure. Check the size of query, key, scale and bias, or compute in float64."
+            )
+        if self.row_sums is not None and self.row_sums[2]:
+            said.append(
+                f"{self.row_sums[2]:,} rows of the given weights do not sum to 1 over the visible "
+                "keys: output and weights are those given, the diagnostics those of the row over "
+                "its sum."
+            )
+        return said
+
 
 @dataclass(slots=True)
 class Analysis:
@@ -112,7 +135,7 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
         checkpoint=runtime.checkpoint,
     )
     again = _second(plan, logits, mask, attended, runtime)
-    row_sums = _restore_weights(plan, taken, attended)
+    row_sums = _restore_weights(plan, taken, attended, masked=mask.members != ())
     return _report(plan, taken, mask, scale, attended, again, row_sums)
 
 
@@ -154,7 +177,7 @@ def _second(
 
 
 def _restore_weights(
-    plan: Plan, taken: Operands, attended: Attended
+    plan: Plan, taken: Operands, attended: Attended, *, masked: bool
 ) -> tuple[float, float, int] | None:
     """Given weights that do not sum to 1 are shown and applied as given; their sums are reported.
 
@@ -164,14 +187,18 @@ def _restore_weights(
         return None
     statistics = attended.statistics
     sums = statistics.maximum.exp() * (1 + statistics.tail)
-    for tensor in (attended.output, attended.weights):
-        if tensor is not None:
-            tensor.mul_(sums.unsqueeze(-1).to(tensor.dtype))
+    if attended.output is not None:
+        attended.output.mul_(sums.unsqueeze(-1).to(attended.output.dtype))
+    if attended.weights is not None:
+        # As given to the last bit: p is not always exp(ln p).
+        shown = torch.where(attended.weights > 0, taken.given, 0.0) if masked else taken.given
+        attended.weights = shown.to(plan.answer_dtype)
     used = sums[statistics.visible > 0]
     if used.numel() == 0:
         return None
     off = (used - 1).abs() > _SUM_TOLERANCE[plan.request.inputs.weights.dtype]
-    return float(used.min()), float(used.max()), int(off.sum())
+    low, high = torch.stack([used.min(), used.max()]).to(plan.compute_dtype).tolist()
+    return low, high, int(off.sum())
 
 
 def _report(
@@ -283,7 +310,6 @@ def _verdict(analysis: Analysis, again: Revisited) -> Verdict:
         default_scale=default if plan.from_products else None,
         logit_variance=_mean(rows.get("logit_variance")),
         largest_logit=by_name.get("logit_max"),
-        near_forbidden=analysis.numerics.near_forbidden,
     )
     return Verdict(
         level=level,

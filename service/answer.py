@@ -31,6 +31,8 @@ def part(name: str | None, analysis: Analysis) -> Part:
         document["diagnostics"] = {
             name: _aggregate(figure, _dtype(analysis)) for name, figure in included.items()
         }
+        if "sparsity" in included:
+            document["diagnostics"]["sparsity"]["threshold"] = analysis.plan.sparsity_threshold
     if analysis.verdict is not None:
         document["verdict"] = _verdict(analysis.verdict)
     document["numerics"] = _numerics(analysis)
@@ -58,6 +60,7 @@ def _mechanism(analysis: Analysis) -> dict[str, Any]:
         "scale": analysis.scale,
         "softcap": request.softcap,
         "normalizer": request.normalizer,
+        "qk_norm": request.qk_norm,
     }
 
 
@@ -78,12 +81,18 @@ def _mask(analysis: Analysis) -> dict[str, Any]:
 def _aggregate(figure: Aggregated, dtype: torch.dtype) -> dict[str, Any]:
     written = {
         "unit": figure.unit,
-        "mean": figure.mean.to(dtype),
-        "min": figure.minimum.to(dtype),
-        "max": figure.maximum.to(dtype),
+        "mean": _figures(figure.mean, dtype),
+        "min": _figures(figure.minimum, dtype),
+        "max": _figures(figure.maximum, dtype),
         "rows": figure.rows,
     }
     return written if figure.reason is None else {**written, "reason": figure.reason}
+
+
+def _figures(exact: Tensor, dtype: torch.dtype) -> Tensor:
+    """Figures in the answer's dtype: one that only this dtype cannot hold is undefined, not ∞."""
+    figures = exact.to(dtype)
+    return figures.masked_fill(torch.isinf(figures) & torch.isfinite(exact), float("nan"))
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
@@ -107,6 +116,9 @@ def _numerics(analysis: Analysis) -> dict[str, Any]:
         "tf32": torch.backends.cuda.matmul.allow_tf32,
         **counts,
     }
+    advice = analysis.numerics.advice
+    if advice:
+        written["advice"] = advice
     if sums is not None:
         written |= dict(zip(("row_sum_min", "row_sum_max", "row_sums_off"), sums, strict=True))
     return written
@@ -159,6 +171,6 @@ def _rows(analysis: Analysis) -> dict[str, Tensor]:
     if "row_diagnostics" not in analysis.plan.include:
         return {}
     return {
-        name: figures.to(torch.int64 if name in _INTEGERS else _dtype(analysis))
+        name: figures.long() if name in _INTEGERS else _figures(figures, _dtype(analysis))
         for name, figures in analysis.rows.items()
     }

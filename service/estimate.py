@@ -11,8 +11,8 @@ from service.plan import Plan
 from service.settings import Settings
 
 _STATISTICS = len(RowStatistics.__slots__)
-# Measured per row: the diagnostics hold 117 float64 numbers at a time, and keep 24 of them.
-_FIGURES = 100
+# Measured per row: statistics and diagnostics hold 117 float64 numbers at a time, and keep 24.
+_FIGURES = 64
 _KEPT_FIGURES = 32
 # A number in JSON: sign, up to 17 digits, point, exponent and comma; float32 needs 9 digits.
 _JSON_BYTES = {4: 16, 8: 26}
@@ -114,13 +114,13 @@ def _flops(plan: Plan) -> int:
 
 
 def _operand_bytes(plan: Plan) -> int:
-    """Inputs as drawn or decoded, cast to the answer's dtype and to the compute dtype."""
+    """Inputs as drawn or decoded, cast to the answer's dtype and the compute dtype, and aligned."""
     shape = plan.shape
     keys = shape.batch * shape.kv_heads * shape.key_length
     elements = shape.rows * (shape.d_k or 0) + keys * ((shape.d_k or 0) + (shape.d_v or 0))
     if not plan.from_products:
         elements += shape.logits
-    copies = 4 + plan.answer_dtype.itemsize + plan.compute_dtype.itemsize
+    copies = 4 + plan.answer_dtype.itemsize + 2 * plan.compute_dtype.itemsize
     return elements * copies
 
 
@@ -147,12 +147,7 @@ def _scratch_bytes(plan: Plan) -> int:
     whole_rows = plan.wanted.matrices or plan.second.anything
     key_block = shape.key_length if whole_rows else min(KEY_BLOCK, shape.key_length)
     largest = unit_logits(shape, key_block=key_block)
-    keys = shape.kv_heads * shape.key_length * ((shape.d_k or 0) + (shape.d_v or 0))
-    item = keys + shape.heads * shape.query_length * (shape.d_k or 0)
-    return (
-        largest * (3 * plan.compute_dtype.itemsize + 10 * 8)
-        + item * 2 * plan.compute_dtype.itemsize
-    )
+    return largest * (3 * plan.compute_dtype.itemsize + 10 * 8)
 
 
 def _answer_bytes(plan: Plan, *, json: bool) -> int:

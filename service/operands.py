@@ -202,12 +202,13 @@ def prepare(
     """Draw or take the tensors, refuse or count NaN and infinity, cast and place them.
 
     Raises:
-        NonFinite: NaN or infinity, where they are refused.
+        NonFinite: NaN or infinity, given or by the cast, where they are refused.
     """
-    answer_dtype = dtype_of(inputs, cast)
+    answer_dtype, refuse = dtype_of(inputs, cast), nonfinite == "refuse"
     named = draw(inputs) if isinstance(inputs, SeededInputs) else _named(inputs)
     count = sum(
-        _count_nonfinite(name, tensor, refuse=nonfinite == "refuse")
+        _count_nonfinite(name, tensor, refuse=refuse)
+        + _count_overflow(name, tensor, answer_dtype, refuse=refuse)
         for name, tensor in named.items()
     )
     # What is one tensor stays one, so that self-attention is known as such after the cast.
@@ -267,10 +268,29 @@ def _count_nonfinite(name: str, tensor: Tensor, *, refuse: bool) -> int:
     count = int(bad.sum())
     if count and (refuse or name == "weights"):
         first = [int(i) for i in bad.nonzero()[0]]
+        hint = "" if name == "weights" else ' (compute.nonfinite "propagate" computes with them)'
         raise NonFinite(
             f"{name} holds {count:,} NaN or infinite values, the first at {first}; expected "
-            'finite numbers (compute.nonfinite "propagate" computes with them)',
+            f"finite numbers{hint}",
             pointer=f"/inputs/{name}",
+        )
+    return count
+
+
+def _count_overflow(name: str, tensor: Tensor, dtype: torch.dtype, *, refuse: bool) -> int:
+    """Count the finite numbers that the cast to `dtype` would turn into infinities."""
+    largest = torch.finfo(dtype).max
+    if largest >= torch.finfo(tensor.dtype).max:
+        return 0
+    lost = torch.isfinite(tensor) & ~torch.isfinite(tensor.to(dtype))
+    count = int(lost.sum())
+    if count and refuse:
+        first = [int(i) for i in lost.nonzero()[0]]
+        raise NonFinite(
+            f"{name} holds {count:,} numbers that {DTYPE_NAMES[dtype]} cannot, whose largest is "
+            f"{largest:.5g}, the first at {first}; compute.dtype casts the inputs before anything "
+            "is computed",
+            pointer="/compute/dtype",
         )
     return count
 

@@ -65,7 +65,9 @@ class Plan:
     def wanted(self) -> Wanted:
         """What the pass collects."""
         mechanism, mask = self.request.mechanism, self.request.mask
-        follows = mechanism.softcap is None and mask.bias is None and mechanism.scale != 0
+        moderate = mechanism.scale is None or 1e-6 <= abs(mechanism.scale) <= 1e6
+        # Beyond these scales the logits' squares leave float32, and the scores' would not.
+        follows = mechanism.softcap is None and mask.bias is None and moderate
         needs_scores = self.wants_figures or "theory" in self.include
         return Wanted(
             output="output" in self.include,

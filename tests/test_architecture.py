@@ -29,7 +29,7 @@ def test_the_floors_hold():
 
 
 IMPORT = """
-import sys, threading
+import os, sys, threading
 import service.app
 assert threading.active_count() == 1, threading.enumerate()
 import torch
@@ -44,11 +44,14 @@ except ValueError as error:
     assert "port" in str(error)
 else:
     sys.exit("the environment was not read")
+del os.environ["ATTENTION_PORT"]
+create_app().openapi()
+assert threading.active_count() == 1, threading.enumerate()
 """
 
 
 def test_importing_does_no_work():
-    """Importing the application starts no thread, touches no device and reads no setting."""
+    """Importing starts no thread, touches no device and reads no setting; making starts none."""
     before = "import torch; THREADS = torch.get_num_threads()"
     found = run(
         sys.executable, "-W", "error", "-c", before + IMPORT,
@@ -56,15 +59,6 @@ def test_importing_does_no_work():
     )  # fmt: skip
     assert found.returncode == 0, found.stdout + found.stderr
     assert found.stdout == ""
-
-
-def test_making_an_application_starts_nothing():
-    """Threads start with the lifespan, so that workers may fork before it."""
-    code = "import threading; from service.app import create_app; create_app().openapi(); "
-    found = run(
-        sys.executable, "-c", code + "assert threading.active_count() == 1", PYTHONPATH=str(ROOT)
-    )
-    assert found.returncode == 0, found.stderr
 
 
 def test_the_contract_needs_no_tensor_library():

@@ -134,6 +134,29 @@ def test_a_cast_comes_first():
         assert same_bytes(cast.tensors[name], tensor), name
 
 
+@pytest.mark.parametrize("name", ["query", "key", "value"])
+def test_a_cast_that_makes_infinities_is_refused(name):
+    """A finite number past the end of compute.dtype is named, not turned into infinity."""
+    inputs = qkv(normal(5, 3), normal(7, 3), normal(7, 3))
+    inputs[name][2, 1], inputs[name][4, 0] = 65_504.0, -7e4
+    with pytest.raises(NonFinite, match=rf"{name} holds 1 .*float16.*65504.*\[4, 0\]") as error:
+        analyse(inputs=inputs, compute={"dtype": "float16"})
+    assert error.value.pointer == "/compute/dtype"
+    assert analyse(inputs=inputs, compute={"dtype": "bfloat16"}).numerics.nonfinite_inputs == 0
+    counted = analyse(inputs=inputs, compute={"dtype": "float16", "nonfinite": "propagate"})
+    assert counted.numerics.nonfinite_inputs == 1
+
+
+def test_a_cast_never_forbids_a_key():
+    """A finite logit that float16 would turn into −∞ is refused; one of −∞ passes as it is."""
+    logits = torch.tensor([[0.0, -math.inf, -65_504.0]])
+    found = analyse(inputs=given_logits(logits), compute={"dtype": "float16"})
+    assert found.rows["visible_keys"].item() == 2
+    logits[0, 2] = -1e5
+    with pytest.raises(NonFinite, match=r"logits holds 1 .*\[0, 2\]"):
+        analyse(inputs=given_logits(logits), compute={"dtype": "float16"})
+
+
 def zeros(*shape):
     """A tensor of that shape."""
     return torch.zeros(shape)

@@ -134,3 +134,10 @@ def test_every_make_target_of_the_readme_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert named
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in named)
+
+
+def test_the_speed_is_told_in_figures() -> None:
+    """The benchmark's table stands in the README, with a ratio for every shape."""
+    rows = re.findall(r"^\| \d+×\d+×\d+×\d+ \|.*\|$", README, flags=re.MULTILINE)
+    assert len(rows) == 6
+    assert all(re.search(r"\d\.\d\d \(\d", row) for row in rows)

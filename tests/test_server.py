@@ -88,7 +88,7 @@ def running(log, **settings):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("server") / "log", deadline_s=5) as server:
+    with running(tmp_path_factory.mktemp("server") / "log", deadline_s=4) as server:
         yield server
 
 
@@ -179,12 +179,12 @@ def test_health_answers_while_a_body_is_parsed(server, body):
     """The largest JSON bodies, well meant or not, hold nothing up while they are read."""
     assert len(body) <= 4_718_592
     thread, found = in_background(
-        lambda: [server.ask("POST", PATH, body, content_type="application/json") for _ in range(2)]
+        lambda: server.ask("POST", PATH, body, content_type="application/json")
     )
     waits = health_while(server, thread)
     thread.join()
-    (answers,) = found
-    assert {status for status, _, _ in answers} <= {200, 413, 422}
+    ((status, _, _),) = found
+    assert status in (200, 413, 422)
     assert max(waits) < 0.5
 
 
@@ -275,30 +275,25 @@ def test_a_client_that_leaves_harms_nobody(server):
 
 
 def test_settings_come_from_the_environment_and_sigterm_ends_it(tmp_path):
-    """Limits and threads are those of the variables; SIGTERM ends the process cleanly."""
-    settings = {"max_json_bytes": 50, "threads": 1, "body_timeout_s": 0.3, "log_level": "warning"}
+    """Limits and threads are those of the variables; SIGTERM lets the running answer finish and
+    ends the process cleanly.
+    """  # noqa: D205 - one sentence
+    settings = {"max_json_bytes": 200, "threads": 1, "body_timeout_s": 0.3, "log_level": "warning"}
     with running(tmp_path / "log", **settings) as server:
-        status, _, body = server.analyse({"labels": {"key": ["x" * 50]}})
+        status, _, body = server.analyse({"labels": {"key": ["x" * 200]}})
         assert status == 413
         assert json.loads(body)["limit"] == "ATTENTION_MAX_JSON_BYTES"
         assert json.loads(server.ask("GET", "/v1/devices")[2])["threads"] == 1
         limits = json.loads(server.ask("GET", "/v1/limits")[2])["limits"]
-        assert limits["max_json_bytes"]["value"] == 50
+        assert limits["max_json_bytes"]["value"] == 200
         with closing(socket.create_connection(("127.0.0.1", server.port), timeout=10)) as stalled:
             head = b"POST /v1/attention HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
             stalled.sendall(head + b"Connection: close\r\n\r\n{")
             assert read_all(stalled).startswith(b"HTTP/1.1 408")
-        assert server.stop() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
-        assert "Traceback" not in server.log.read_text()
-
-
-def test_sigterm_lets_the_running_answer_finish(tmp_path):
-    """What was being computed when the signal came is still answered."""
-    with running(tmp_path / "log", threads=1) as server:
-        shape = {"kind": "seeded", "query_length": 12_288, "d_k": 64}
+        shape = {"kind": "seeded", "query_length": 8_192, "d_k": 64}
         request = {"inputs": shape, "include": ["diagnostics"]}
         thread, found = in_background(lambda: server.analyse(request))
-        time.sleep(0.3)
+        time.sleep(0.2)
         assert thread.is_alive()
         code = server.stop()
         thread.join()

@@ -9,7 +9,11 @@ from schemas.attention import AttentionAnswer, GroupedAnswer
 from service.api import examples
 from service.api.bodies import read_body, reserved_bytes
 from service.api.documentation import problems, request_body
-from service.api.negotiation import answer_encoding, body_encoding
+from service.api.negotiation import (
+    answer_encoding,
+    body_encoding,
+    refuse_unknown_parameters,
+)
 from service.api.request_id import request_id
 from service.api.state import State, state_of
 from service.engine.devices import resolve
@@ -57,13 +61,15 @@ async def analyse_attention(
     `<group>.value` is analysed group by group and answered with one ranking of all heads.
     """  # noqa: D205 - shown on the docs page
     state = state_of(http)
+    refuse_unknown_parameters(http, {"request"})
     encoding, accept = body_encoding(http.headers), answer_encoding(http.headers)
     if request is not None and encoding == JSON:
         raise Invalid(
             "the query parameter request goes with a safetensors body; a JSON body is the request",
             pointer="/request",
         )
-    with state.engine.admission.hold(reserved_bytes(http, encoding, state.settings)):
+    reserved = reserved_bytes(http, encoding, state.settings)
+    with state.engine.admission.hold(reserved):
         body = await read_body(http, encoding, state.settings)
         job = await state.engine.code(
             lambda: prepare(
@@ -75,7 +81,7 @@ async def analyse_attention(
                 threads=state.engine.threads,
             )
         )
-        with state.engine.admission.hold(job.estimate.peak_bytes):
+        with state.engine.admission.hold(job.estimate.peak_bytes, own=reserved):
             return await _answer(state, job, request_id(http.scope))
 
 

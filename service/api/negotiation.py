@@ -1,8 +1,9 @@
 """Which encoding a body has, and which one an answer gets."""
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 
-from service.errors import NotAcceptable, UnsupportedMedia
+from service.errors import Invalid, NotAcceptable, UnsupportedMedia
 from service.job import ENCODINGS, JSON, SAFETENSORS
 
 _CURL_DEFAULT = "application/x-www-form-urlencoded"
@@ -38,6 +39,16 @@ def answer_encoding(headers: Headers) -> str:
     if liked[best] <= 0:
         raise NotAcceptable(f"answers are written as {' or '.join(ENCODINGS)}")
     return best
+
+
+def refuse_unknown_parameters(request: Request, known: set[str]) -> None:
+    """A mistyped query parameter must not silently mean the default.
+
+    Raises:
+        Invalid: a parameter that means nothing here.
+    """
+    if request.query_params.keys() - known:
+        raise Invalid(f"unknown query parameter; known are {', '.join(sorted(known))}")
 
 
 def _liking(media_type: str, accept: str) -> float:

@@ -13,10 +13,8 @@ from torch import Tensor
 
 from service.attention.statistics import NEGATIVE_INFINITY, RowStatistics
 
-# Below it a hidden key, marked by lowest − 1, stays distinct from the lowest visible one in float32.
-_NORM_LIMIT = 1e7
-# float32 rounds what lies so far from the mean by 6e-6 at most, and weights with it.
-_NEAR_MEAN = 100.0
+# Up to it a hidden key, marked by lowest − 1, stays below the lowest visible one in float32.
+_LARGEST = 1e7
 _FAR_BELOW = {torch.float32: -1e30, torch.float64: -1e300}
 
 
@@ -29,22 +27,22 @@ class Block:
 
 
 @dataclass(slots=True)
-class _Centred:
-    """Logits about a centre per row, hidden ones below all visible, and what is known of the rows.
+class _Gaps:
+    """Logits less their row's maximum, hidden ones below all visible, and the rows' extremes.
 
-    `keep` is 1 for visible and 0 for hidden keys, or None where all are visible; `mean`, `norm`,
-    `lowest` and `highest` are about the centre too.
+    Referred to the maximum, the largest logits keep every digit (Sterbenz 1974). `keep` is 1 for
+    visible and 0 for hidden keys, or None where all are visible; `mean` and `lowest` are of the
+    gaps, `norm` is sqrt(Σ (gap − mean)²).
     """
 
-    logits: Tensor
+    gaps: Tensor
     keep: Tensor | None
     count: Tensor
-    centre: Tensor
+    maximum: Tensor
+    argmax: Tensor
     mean: Tensor
     norm: Tensor
     lowest: Tensor
-    highest: Tensor
-    argmax: Tensor
 
 
 def underflow_gap(dtype: torch.dtype) -> float:
@@ -64,35 +62,30 @@ def fast(
         spare: two buffers of the same shape; the first holds the exponentials of the result.
     """
     keep, count = _keep(logits, visible)
-    if keep is not None:
-        logits.mul_(keep)
-    centre = logits.sum(-1) / count.clamp(min=1)
-    logits.sub_(centre.unsqueeze(-1))
-    if keep is not None:
-        logits.mul_(keep)
-    # The centre is the mean but for its own rounding, 5e-4 at a common shift of 1e4.
-    mean = logits.sum(-1) / count.clamp(min=1)
-    norm = torch.linalg.vector_norm(logits, dim=-1)
-    if not float(norm.max()) < _NORM_LIMIT:
+    if keep is not None and not _mark_hidden(logits, keep):
         return None
-    # Centred, a row's minimum is at most 0 and hidden keys are 0, so they need not be marked yet.
-    lowest = logits.amin(-1)
+    maximum, argmax = logits.max(-1)
+    gaps, centred = logits.sub_(maximum.unsqueeze(-1)), spare[1]
+    seen = gaps if keep is None else torch.mul(gaps, keep, out=centred)
+    lowest, mean = seen.amin(-1), seen.sum(-1) / count.clamp(min=1)
+    torch.sub(seen, mean.unsqueeze(-1), out=centred)
     if keep is not None:
-        logits.addcmul_(keep - 1, (1 - lowest).unsqueeze(-1))
-    highest, argmax = logits.max(-1)
-    if _blurred(centre, highest):
+        centred.mul_(keep)
+    norm = torch.linalg.vector_norm(centred, dim=-1)
+    if not float(norm.max()) < _LARGEST:
         return None
-    row = _Centred(logits, keep, count, centre, mean, norm, lowest, highest, argmax)
+    row = _Gaps(gaps, keep, count, maximum, argmax, mean, norm, lowest)
     return _sum_tail(row, first_key, *spare, underflow_gap(logits.dtype))
 
 
-def _blurred(centre: Tensor, highest: Tensor) -> bool:
-    """Whether centring rounds the largest logits of a row by more than they are rounded already.
-
-    A bias of −1e4 on half the keys moves the mean to −5e3, about which float32 steps by 5e-4.
-    """
-    far = (highest > _NEAR_MEAN) & (highest > 4 * (centre + highest).abs())
-    return bool(far.any())
+def _mark_hidden(logits: Tensor, keep: Tensor) -> bool:
+    """Put hidden keys below all visible ones; False where that takes more digits than there are."""
+    logits.mul_(keep)
+    below = 1 - logits.amin(-1).clamp(max=0)
+    if not float(below.max()) < _LARGEST:
+        return False
+    logits.addcmul_(keep - 1, below.unsqueeze(-1))
+    return True
 
 
 def _keep(logits: Tensor, visible: Tensor | None) -> tuple[Tensor | None, Tensor]:
@@ -104,34 +97,35 @@ def _keep(logits: Tensor, visible: Tensor | None) -> tuple[Tensor | None, Tensor
 
 
 def _sum_tail(
-    row: _Centred, first_key: int, exponentials: Tensor, product: Tensor, limit: float
+    row: _Gaps, first_key: int, exponentials: Tensor, product: Tensor, limit: float
 ) -> Block:
-    """The sums over all keys but the argmax; `row.logits` is overwritten."""
-    gaps = row.logits.sub_(row.highest.unsqueeze(-1))
+    """The sums over all keys but the argmax; `row.gaps` is overwritten."""
+    gaps, at = row.gaps, row.argmax.unsqueeze(-1)
     underflowed = _exponentiate(row, limit, exponentials)
-    at = row.argmax.unsqueeze(-1)
     exponentials.scatter_(-1, at, 0.0)
     gaps.scatter_(-1, at, _FAR_BELOW[gaps.dtype])
     second = gaps.amax(-1)
     tail = exponentials.sum(-1)
+    gap1 = torch.linalg.vecdot(exponentials, gaps)
+    mean_gap = gap1 / (1 + tail)
+    gaps.sub_(mean_gap.unsqueeze(-1))
     torch.mul(exponentials, gaps, out=product)
-    gap1, gap2 = product.sum(-1), torch.linalg.vecdot(product, gaps)
+    spread = torch.linalg.vecdot(product, gaps) + mean_gap.square()
     # u² and u³ leave float32 at a gap of 44 and 29, so they are taken relative to the second key.
     torch.mul(exponentials, second.clamp(min=-80.0).neg().exp().unsqueeze(-1), out=product)
     torch.mul(product, product, out=gaps)
     tail2, tail3 = gaps.sum(-1), torch.linalg.vecdot(gaps, product)
     exponentials.scatter_(-1, at, (row.count > 0).unsqueeze(-1).to(exponentials.dtype))
-    sums = (row.count, row.centre, row.mean, row.norm, row.lowest, row.highest, second)
-    tails = (tail, tail2, tail3, gap1, gap2)
-    stacked = torch.stack([*sums, *tails]).double()
+    sums = (row.count, row.maximum, row.mean, row.norm, row.lowest, second)
+    stacked = torch.stack([*sums, tail, tail2, tail3, gap1, spread]).double()
     statistics = _statistics(stacked, row.argmax.double() + first_key, underflowed)
     return Block(statistics, exponentials)
 
 
-def _exponentiate(row: _Centred, limit: float, out: Tensor) -> Tensor | None:
+def _exponentiate(row: _Gaps, limit: float, out: Tensor) -> Tensor | None:
     """Write exp(gaps) with 0 for hidden keys; count the visible ones that flush, if any does."""
-    gaps, keep, underflowed = row.logits, row.keep, None
-    if float((row.lowest - row.highest).min()) - 1 < -limit:
+    gaps, keep, underflowed = row.gaps, row.keep, None
+    if float(gaps.min() if keep is not None else row.lowest.min()) < -limit:
         # The exponential is up to 25 times slower where it underflows (measured), and saturated
         # rows do little else: those keys are clamped first and set to 0 after.
         flushed = gaps < -limit
@@ -147,25 +141,23 @@ def _exponentiate(row: _Centred, limit: float, out: Tensor) -> Tensor | None:
 
 def _statistics(stacked: Tensor, argmax: Tensor, underflowed: Tensor | None) -> RowStatistics:
     """Referred to the logits themselves, and neutral for rows without a visible key."""
-    count, centre, mean, norm, lowest, highest, second, *tails = stacked.unbind()
-    tail, tail2, tail3, gap1, gap2 = tails
+    count, maximum, mean, norm, lowest, second, tail, tail2, tail3, gap1, spread = stacked.unbind()
     some = count > 0
     relative = second.clamp(min=-80.0).exp()
-    maximum = centre + highest
-    zeros = torch.zeros_like(centre)
+    zeros = torch.zeros_like(maximum)
     return RowStatistics(
         visible=count,
         maximum=torch.where(some, maximum, NEGATIVE_INFINITY),
         second=torch.where(count > 1, maximum + second, NEGATIVE_INFINITY),
-        minimum=torch.where(some, centre + lowest, float("inf")),
+        minimum=torch.where(some, maximum + lowest, float("inf")),
         argmax=torch.where(some, argmax, -1.0),
         tail=tail,
         tail2=tail2 * relative**2,
         tail3=tail3 * relative**3,
         gap1=gap1,
-        gap2=gap2,
-        mean=centre + mean,
-        squares=(norm.square() - count * mean.square()).clamp(min=0),
+        spread=spread,
+        mean=torch.where(some, maximum + mean, 0.0),
+        squares=norm.square(),
         overflowed=zeros,
         underflowed=zeros if underflowed is None else underflowed,
         score_mean=zeros,
@@ -186,15 +178,13 @@ def exact(logits: Tensor, visible: Tensor | None, first_key: int) -> Block:
     poisoned = (broken & (wide != NEGATIVE_INFINITY)).any(-1, keepdim=True)
     usable = seen & ~broken
     count = usable.sum(-1).double()
-    # About the maximum, not the mean: entries like finfo.min would take all digits from the rest.
-    highest, argmax = torch.where(usable, wide, NEGATIVE_INFINITY).max(-1)
-    highest = torch.where(count > 0, highest, 0.0)
-    gaps = torch.where(usable, wide - highest.unsqueeze(-1), 0.0)
+    maximum, argmax = torch.where(usable, wide, NEGATIVE_INFINITY).max(-1)
+    maximum = torch.where(count > 0, maximum, 0.0)
+    gaps = torch.where(usable, wide - maximum.unsqueeze(-1), 0.0)
     mean, lowest = gaps.sum(-1) / count.clamp(min=1), gaps.amin(-1)
-    norm = torch.linalg.vector_norm(gaps, dim=-1)
+    norm = torch.linalg.vector_norm(torch.where(usable, gaps - mean.unsqueeze(-1), 0.0), dim=-1)
     gaps = torch.where(usable, gaps, (lowest - 1).unsqueeze(-1))
-    zeros = torch.zeros_like(mean)
-    row = _Centred(gaps, usable.double(), count, highest, mean, norm, lowest, zeros, argmax)
+    row = _Gaps(gaps, usable.double(), count, maximum, argmax, mean, norm, lowest)
     spare = torch.empty_like(wide), torch.empty_like(wide)
     block = _sum_tail(row, first_key, *spare, underflow_gap(logits.dtype))
     statistics, overflowed = block.statistics, broken.sum(-1).double()

@@ -1,14 +1,13 @@
 """What needs the rows' final maximum and sum: a second look at the logits, linear in memory."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from service.attention.blocks import Unit, cut, extent, unit_logits
+from service.attention.blocks import Unit, cut_by_heads, extent, unit_logits
 from service.attention.logits import Logits, Workspace
 from service.attention.rows import underflow_gap
 from service.attention.spectrum import largest_eigenvalue
@@ -58,15 +57,9 @@ def revisit(
 ) -> Revisited:
     """Compute the logits again and collect what `second` asks for."""
     job = _Revisit(logits, statistics, second, shape, dtype, device, checkpoint)
-    workers.run(_per_heads(shape), job.work)
+    # Units of the same heads together: their key shares add up in one order on one thread.
+    workers.run(cut_by_heads(shape, key_block=shape.key_length), job.work)
     return job.result()
-
-
-def _per_heads(shape: Shape) -> Iterator[list[Unit]]:
-    """Units of the same heads together: their key shares add up in one order on one thread."""
-    units = cut(shape, key_block=shape.key_length)
-    for _, same in groupby(units, key=lambda unit: (unit.batch, unit.kv_heads.start)):
-        yield list(same)
 
 
 @dataclass(slots=True)
@@ -105,7 +98,7 @@ class _Revisit:
                 rows = (*lead, shape.query_length)
                 self.rows[name] = torch.full(rows, math.nan, dtype=torch.float64, device=device)
 
-    def work(self, groups: Iterable[list[Unit]]) -> None:
+    def work(self, groups: Iterable[Iterable[Unit]]) -> None:
         size = unit_logits(self.shape, key_block=self.shape.key_length)
         workspace = Workspace(size, self.dtype, self.device)
         for units in groups:

@@ -21,7 +21,9 @@ class RowStatistics:
     """One float64 tensor of the rows' shape for each statistic.
 
     `visible` n; `maximum` m; `second` largest logit; `minimum`; `argmax` (−1 without a key);
-    `tail`, `tail2`, `tail3` Σ_{j≠a} u, u², u³; `gap1`, `gap2` Σ u·(s−m), Σ u·(s−m)²;
+    `tail`, `tail2`, `tail3` Σ_{j≠a} u, u², u³; `gap1` Σ u·(s−m);
+    `spread` Σ u·(s−m−ḡ)² over all keys about their mean gap ḡ = gap1/(1 + tail), since the plain
+    second moment cancels on flat rows;
     `mean` and `squares` of the logits, Σ (s − mean)²; `overflowed` infinite or NaN logits;
     `underflowed` visible keys whose weight flushes to 0; `score_mean`, `score_squares`,
     `score_max_abs` the same of the scores, where collected.
@@ -36,7 +38,7 @@ class RowStatistics:
     tail2: Tensor
     tail3: Tensor
     gap1: Tensor
-    gap2: Tensor
+    spread: Tensor
     mean: Tensor
     squares: Tensor
     overflowed: Tensor
@@ -82,7 +84,9 @@ class RowStatistics:
         own = (occupied & ~wins).double()
         count = part.tail + 1.0
         gap1 = part.gap1 + shift * count
-        gap2 = part.gap2 + 2 * shift * part.gap1 + shift.square() * count
+        weight = factor * count
+        mean_gap = (factor * gap1).sum(0) / weight.sum(0).clamp(min=1.0)
+        apart = (gap1 / count - mean_gap).square()
         mean, squares = _pool(part.visible, part.mean, part.squares)
         score_mean, score_squares = _pool(part.visible, part.score_mean, part.score_squares)
         return RowStatistics(
@@ -95,7 +99,7 @@ class RowStatistics:
             tail2=(factor**2 * (part.tail2 + own)).sum(0),
             tail3=(factor**3 * (part.tail3 + own)).sum(0),
             gap1=(factor * gap1).sum(0),
-            gap2=(factor * gap2).sum(0),
+            spread=(factor * part.spread + weight * apart).sum(0),
             mean=mean,
             squares=squares,
             overflowed=part.overflowed.sum(0),

@@ -96,10 +96,11 @@ class _Pass:
         device: torch.device,
         checkpoint: Checkpoint,
     ) -> None:
-        self.logits, self.value, self.shape, self.wanted = logits, value, shape, wanted
+        self.logits, self.shape, self.wanted = logits, shape, wanted
         self.dtype, self.device, self.checkpoint = dtype, device, checkpoint
         # Weights need the row's final maximum, so whole rows are taken where a matrix is held.
         self.key_block = shape.key_length if wanted.matrices else min(KEY_BLOCK, shape.key_length)
+        self.items = () if value is None else aligned(value)
         self.value_finite = value is None or bool(torch.isfinite(value.sum()))
         lead = (shape.batch, shape.heads, shape.query_length)
         new = partial(torch.zeros, device=device)
@@ -187,9 +188,9 @@ class _Pass:
     def _weigh(
         self, exponentials: Tensor, unit: Unit, keys: slice, visible: Tensor | None
     ) -> Tensor | None:
-        if self.attended.output is None or self.value is None:
+        if self.attended.output is None:
             return None
-        value = aligned(self.value[unit.batch])[unit.kv_heads, keys]
+        value = self.items[unit.batch][unit.kv_heads, keys]
         kv_heads, group = extent(unit.kv_heads), self.shape.group
         queries = extent(unit.queries)
         stacked = exponentials.reshape(kv_heads, group * queries, extent(keys))
@@ -246,6 +247,7 @@ def _factor(shift: Tensor, like: Tensor) -> Tensor:
     return shift.exp().to(like.dtype).unsqueeze(-1)
 
 
-def aligned(tensor: Tensor) -> Tensor:
-    """The tensor, copied where its address would let a product round differently."""
-    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
+def aligned(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The batch items, each copied where its address would let a product round differently."""
+    items = tensor.unbind(0)
+    return tuple(item if item.data_ptr() % 64 == 0 else item.clone() for item in items)

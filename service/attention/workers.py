@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from threading import Lock
 from typing import TypeVar
 
@@ -54,7 +54,7 @@ class _Shared(Iterable[Item]):
 
     def __init__(self, head: list[Item], rest: Iterable[Item]) -> None:
         self._lock = Lock()
-        self._items = iter([*head, *rest])
+        self._items = chain(head, rest)
 
     def __iter__(self) -> "_Shared[Item]":
         return self
@@ -65,7 +65,7 @@ class _Shared(Iterable[Item]):
 
     def stop(self) -> None:
         with self._lock:
-            self._items = iter(())
+            self._items = chain()
 
 
 def _single() -> None:

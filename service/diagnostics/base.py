@@ -38,7 +38,7 @@ class Rows:
             mean, squares = statistics.score_mean, statistics.score_squares
             largest = statistics.score_max_abs
         else:
-            mean, squares = statistics.mean / scale, statistics.squares / scale**2
+            mean, squares = statistics.mean / scale, statistics.squares / scale / scale
             extreme = torch.maximum(statistics.maximum.abs(), statistics.minimum.abs())
             largest = extreme / abs(scale)
         return cls(

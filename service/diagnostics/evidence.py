@@ -91,7 +91,6 @@ class Setting:
     default_scale: float | None
     logit_variance: float | None
     largest_logit: float | None
-    near_forbidden: int
 
 
 def advice(setting: Setting) -> list[str]:
@@ -122,11 +121,5 @@ def advice(setting: Setting) -> list[str]:
         said.append(
             "The rows are nearly uniform: the logits hardly differ. A larger scale (a temperature "
             "below 1) or longer training sharpens them; averaging heads are not faulty as such."
-        )
-    if setting.near_forbidden:
-        said.append(
-            f"{setting.near_forbidden:,} bias entries are finite but at or below -1e4: they count "
-            "as visible keys and distort entropy and variance. Use minus infinity, or "
-            "mask.forbid_below."
         )
     return said

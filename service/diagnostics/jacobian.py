@@ -35,8 +35,7 @@ def spectral_upper(rows: Rows) -> Tensor:
 
 def variance_under_p(rows: Rows) -> Tensor:
     """Variance of the logits with the weights as probabilities."""
-    mean_gap = rows.statistics.gap1 / rows.total
-    return (rows.statistics.gap2 / rows.total - mean_gap.square()).clamp(min=0)
+    return rows.statistics.spread / rows.total
 
 
 JACOBIAN = (
@@ -83,7 +82,7 @@ JACOBIAN = (
     Diagnostic(
         name="logit_variance_under_p",
         meaning="How fast entropy answers to an inverse temperature β: dH/dβ = -β times this.",
-        formula="e2/l - (e1/l)^2 = Var_p(s)",
+        formula="sum of p (s - sum of p s)^2 = Var_p(s)",
         unit="nat^2",
         range="[0, inf)",
         source="dH/dβ = -β Var_p(s)",

@@ -116,8 +116,8 @@ def _rank_four(tensor: Tensor, shape: Shape, field: str) -> Tensor:
 
 
 def pad(block: Tensor, width: int, fill: float) -> Tensor:
-    """Fill up the last axis of a block that a short tensor leaves open; extent 1 broadcasts."""
+    """Fill up the last axis of a block that a short tensor leaves open."""
     missing = width - block.shape[-1]
-    if missing <= 0 or block.shape[-1] == 1 == width:
+    if missing <= 0:
         return block
     return torch.nn.functional.pad(block, (0, missing), value=fill)

@@ -35,11 +35,12 @@ class Bias(Mask):
         """The bias, where one is given; NaN and +∞ are always refused."""
         if setting.request.bias is None:
             return None
-        tensor = setting.request.bias.to(device=setting.device, dtype=setting.dtype)
-        _refuse_nonfinite(tensor)
+        given = setting.request.bias
+        _refuse_nonfinite(given)
         if setting.request.forbid_below is not None:
-            below = tensor < setting.request.forbid_below
-            tensor = torch.where(below, float("-inf"), tensor)
+            below = given < setting.request.forbid_below
+            given = torch.where(below, float("-inf"), given)
+        tensor = _narrowed(given, setting.dtype).to(setting.device)
         spread = Spread(tensor, setting.shape, "bias")
         hidden = tensor == float("-inf")
         near = int(((tensor <= NEAR_FORBIDDEN) & ~hidden).sum())
@@ -69,6 +70,15 @@ class Bias(Mask):
 
     def _padded(self, block: Tensor, keys: slice) -> Tensor:
         return pad(block, extent(keys), float("-inf")) if self.spread.padded else block
+
+
+def _narrowed(given: Tensor, dtype: torch.dtype) -> Tensor:
+    """Finite entries stay finite: float64's finfo.min is a mask that users send with float32."""
+    bounds = torch.finfo(dtype)
+    if bounds.max >= torch.finfo(given.dtype).max:
+        return given.to(dtype)
+    clamped = given.clamp(bounds.min, bounds.max)
+    return torch.where(torch.isinf(given), given, clamped).to(dtype)
 
 
 def _refuse_nonfinite(tensor: Tensor) -> None:

@@ -17,7 +17,8 @@ class Causal(Mask):
     description: ClassVar[Description] = Description(
         name="causal",
         meaning="A query sees its own position and those before it. upper_left: query 0 stands at "
-        "key 0; lower_right: the last query stands at the last key; offset places it anywhere.",
+        "key 0; lower_right: the last query stands at the last key, with key_lengths at its item's "
+        "last real key; an offset places it anywhere.",
         formula="j <= i + offset",
         source="ONNX Attention, opset 23, is_causal",
     )

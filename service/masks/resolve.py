@@ -49,10 +49,9 @@ def _lengths(request: MaskRequest, shape: Shape) -> tuple[int, ...] | None:
     if request.key_lengths is None:
         return None
     lengths = _integers(request.key_lengths, shape, "key_lengths")
-    wrong = [n for n in lengths if not 0 <= n <= shape.key_length]
-    if wrong:
+    if not all(0 <= length <= shape.key_length for length in lengths):
         raise InvalidMask(
-            f"key lengths must be 0 … {shape.key_length}; found {wrong[0]}",
+            f"key lengths must be 0 … {shape.key_length}; found one outside",
             pointer="/mask/key_lengths",
         )
     return lengths
@@ -69,7 +68,9 @@ def _offsets(
                 "upper_left, or no offset",
                 pointer="/mask/offset",
             )
-        if request.causal == "none" and request.window is None:
+        window = request.window
+        bounded = window is not None and not (window.left is None and window.right is None)
+        if request.causal == "none" and not bounded:
             raise InvalidMask(
                 "an offset without causal or window has nothing to place", pointer="/mask/offset"
             )

@@ -34,7 +34,7 @@ class ScaledDotProduct:
         if operands.query is None or operands.key is None:
             message = "dot products need a query and a key"
             raise TypeError(message)
-        return DotProducts(operands.query, operands.key, shape.group)
+        return DotProducts(aligned(operands.query), aligned(operands.key), shape.group)
 
     def flops(self, shape: Shape) -> int:
         """A multiplication and an addition for each dimension of each pair."""
@@ -43,18 +43,18 @@ class ScaledDotProduct:
 
 @dataclass(frozen=True, slots=True)
 class DotProducts:
-    """q·k for every query and key of a block."""
+    """q·k for every query and key of a block; query and key are the aligned batch items."""
 
-    query: Tensor
-    key: Tensor
+    query: tuple[Tensor, ...]
+    key: tuple[Tensor, ...]
     group: int
 
     def unit(self, unit: Unit) -> ScoreKeys:
         """Stack the queries that share a key head, so that each key head is one product."""
         kv_heads, queries = extent(unit.kv_heads), extent(unit.queries)
-        query = aligned(self.query[unit.batch])[unit.heads, unit.queries]
+        query = self.query[unit.batch][unit.heads, unit.queries]
         stacked = query.reshape(kv_heads, self.group * queries, query.shape[-1])
-        key = aligned(self.key[unit.batch])[unit.kv_heads]
+        key = self.key[unit.batch][unit.kv_heads]
 
         def score(keys: slice, out: Tensor) -> None:
             products = out.view(kv_heads, self.group * queries, extent(keys))

@@ -10,7 +10,11 @@ from schemas.inputs import SeededInputs
 from service.operands import Operands
 from service.shape import Shape
 from service.theory.asymptotes import critical_sigma, entropy_limit, participation_limit
-from service.theory.normal_logits import mean_over_rows
+from service.theory.normal_logits import (
+    expected_entropy,
+    expected_sum_of_squares,
+    mean_over_rows,
+)
 from service.theory.scores import (
     expected_row_variance,
     pooled_second_moment,
@@ -18,6 +22,11 @@ from service.theory.scores import (
 )
 
 _MOST_GROUPS = 256
+_NO_ERROR = "the standard error is known for means of 0 and no mask only"
+_NO_SPREAD = (
+    f"the standard error is the spread over 2 to {_MOST_GROUPS} independent (batch, kv head) pairs"
+)
+_NO_ROWS = "no row has two visible keys and finite logits"
 _FOOTNOTE = "Vaswani et al. 2017, arXiv 1706.03762, footnote 4"
 _FINITE = "exact for n iid normal logits, averaged over the measured query norms"
 _LIMIT = "n -> infinity only, far off at finite n: random energy model, arXiv 2505.24333"
@@ -46,6 +55,7 @@ class Prediction:
     standard_error: float | None
     source: str
     reason: str | None = None
+    """Why the prediction, or only its standard error, is missing."""
 
     @property
     def z(self) -> float | None:
@@ -138,8 +148,10 @@ def _score_variance(
     weight = torch.where(used & torch.isfinite(second), measured.visible, 0.0)
     total = float(weight.sum())
     found = float((weight * second.nan_to_num()).sum()) / total if total else None
-    error = None
+    error: float | None = None
+    without_error: str | None = _NO_ERROR
     if not measured.masked and m.query_mean == 0 == m.key_mean:
+        without_error = None
         error = second_moment_standard_error(
             predicted,
             d_k=d_k,
@@ -150,7 +162,7 @@ def _score_variance(
             keys=shape.key_length,
         )
     source = f"pooled second moment; d_k at mean 0 and variance 1: {_FOOTNOTE}"
-    return Prediction(None if reason else predicted, found, error, source, reason)
+    return Prediction(None if reason else predicted, found, error, source, reason or without_error)
 
 
 def _row_variance(
@@ -160,13 +172,15 @@ def _row_variance(
     source = f"mean variance within a row, (1 - 1/n) d_k (s_q^2 + m_q^2) s_k^2: {_FOOTNOTE}"
     figures = measured.score_variance[several & torch.isfinite(measured.score_variance)]
     if not figures.numel():
-        return Prediction(None, None, None, source, "no row sees two keys")
+        return Prediction(None, None, None, source, _NO_ROWS)
     expected = expected_row_variance(
         d_k, m.query_mean, m.query_std, m.key_std, measured.visible[several]
     )
     predicted, found = float(expected.mean()), float(figures.mean())
-    error = None
+    error: float | None = None
+    without_error: str | None = _NO_ERROR
     if not measured.masked and m.query_mean == 0 and shape.key_length > 1:
+        without_error = None
         error = second_moment_standard_error(
             predicted,
             d_k=d_k,
@@ -176,7 +190,7 @@ def _row_variance(
             queries=shape.query_length,
             keys=shape.key_length - 1,
         )
-    return Prediction(None if reason else predicted, found, error, source, reason)
+    return Prediction(None if reason else predicted, found, error, source, reason or without_error)
 
 
 def _softmax_rows(
@@ -187,7 +201,7 @@ def _softmax_rows(
         reason = "a softcap or a bias makes the logits other than normal"
     several = (measured.visible >= 2) & torch.isfinite(measured.entropy)
     if not bool(several.any()):
-        nothing = Prediction(None, None, None, _FINITE, "no row sees two keys")
+        nothing = Prediction(None, None, None, _FINITE, _NO_ROWS)
         return nothing, nothing
     found = float(measured.entropy[several].mean()), float(measured.sum_of_squares[several].mean())
     if reason is not None:
@@ -195,7 +209,7 @@ def _softmax_rows(
     predicted = mean_over_rows(sigma[several], measured.visible[several])
     errors = _spread(shape, measured, sigma, several)
     pairs = [
-        Prediction(_finite(p), f, e, _FINITE)
+        Prediction(_finite(p), f, e, _FINITE, _NO_SPREAD if e is None else None)
         for p, f, e in zip(predicted, found, errors, strict=True)
     ]
     return pairs[0], pairs[1]
@@ -207,20 +221,21 @@ def _spread(
     groups = shape.batch * shape.kv_heads
     if not 2 <= groups <= _MOST_GROUPS:
         return None, None
-    columns = (measured.entropy, measured.sum_of_squares, sigma, measured.visible, several)
-    entropy, squares, sigma, visible, use = (c.reshape(groups, -1) for c in columns)
-    gaps = []
-    for g in range(groups):
-        if not bool(use[g].any()):
-            return None, None
-        expected = mean_over_rows(sigma[g][use[g]], visible[g][use[g]])
-        gaps.append(
-            (
-                float(entropy[g][use[g]].mean()) - expected[0],
-                float(squares[g][use[g]].mean()) - expected[1],
-            )
-        )
-    spread = torch.tensor(gaps, dtype=torch.float64).std(0) / math.sqrt(groups)
+    columns = (measured.entropy, measured.sum_of_squares, sigma, measured.visible)
+    use = several.reshape(groups, -1)
+    if not bool(use.any(-1).all()):
+        return None, None
+    # One evaluation at each group's mean σ and n: what that misses is alike in all groups.
+    entropy, squares, sigma, visible = (
+        torch.where(use, c.reshape(groups, -1), 0.0).sum(-1) / use.sum(-1) for c in columns
+    )
+    gaps = torch.stack(
+        [
+            entropy - expected_entropy(sigma, visible),
+            squares - expected_sum_of_squares(sigma, visible),
+        ]
+    )
+    spread = gaps.std(-1) / math.sqrt(groups)
     return _finite(float(spread[0])), _finite(float(spread[1]))
 
 

@@ -26,7 +26,7 @@ def parse(body: bytes | bytearray, settings: Settings) -> dict[str, object]:
     except orjson.JSONDecodeError as error:
         raise Malformed(
             f"the body is not JSON: {error.msg.split(':')[0]} at line {error.lineno}, column "
-            f"{error.colno}"
+            f"{error.colno}{_hint(body)}"
         ) from None
     if not isinstance(document, dict):
         raise Malformed(f"expected a JSON object; found {_kind(document)}")
@@ -58,6 +58,12 @@ def _inside(fields: dict[str, object]) -> list[object]:
     """The values of an object, and the first that its lists hold: none may hold more objects."""
     lists = [value for value in fields.values() if isinstance(value, list)]
     return [*fields.values(), *(item for items in lists for item in items[:_MOST_FIELDS])]
+
+
+def _hint(body: bytes | bytearray) -> str:
+    if b"NaN" in body or b"Infinity" in body:
+        return " (JSON has no NaN and no Infinity; safetensors has)"
+    return ""
 
 
 def _loads(body: bytes | bytearray) -> object:

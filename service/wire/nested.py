@@ -60,6 +60,8 @@ def reader(settings: Settings) -> TensorReader:
             return _read_flat(value, role, settings)
         if role == "integer" and type(value) is int:
             return _build([value], (), "int64")
+        if role == "integer" and type(value) is float:
+            raise _error("tensor_element", "expected an integer that fits into 64 bits")
         raise _error(
             "tensor_type",
             "expected a nested list of {words}, or an object with shape and data",
@@ -135,16 +137,16 @@ def _refuse_elements(flat: list[Any], kinds: set[type], role: Role, shape: tuple
         "tensor_element",
         "expected {words}; found {found} at {index}",
         words=_WORDS[role],
-        found=_json_kind(flat[place]),
+        found=json_kind(flat[place]),
         index=str(index),
     )
 
 
-def _json_kind(value: object) -> str:
-    names = {str: "a string", bool: "a boolean", dict: "an object", type(None): "null"}
-    return names.get(
-        type(value), "a number with a fraction" if type(value) is float else "a number"
-    )
+def json_kind(value: object) -> str:
+    """What JSON calls a value."""
+    names = {str: "a string", bool: "a boolean", type(None): "null", dict: "an object"}
+    names |= {list: "an array", float: "a number with a fraction"}
+    return names.get(type(value), "a number")
 
 
 def _build(flat: list[Any], shape: tuple[int, ...], dtype: str) -> Tensor:

@@ -59,6 +59,11 @@ def decode(body: bytearray, settings: Settings, request: str | None) -> Call:
             "the file has entries with and without a group: name all of them <group>.query, or none"
         )
     within(settings, "max_groups", len(named), "the file, in groups")
+    if not named and not shared.inputs and "inputs" not in options:
+        raise Invalid(
+            f"the file holds none of {', '.join(INPUTS)}, and the request gives no inputs",
+            pointer="/inputs",
+        )
     members: list[tuple[str | None, _Group]] = [(n, named[n]) for n in sorted(named, key=_natural)]
     requests = []
     for name, group in members or [(None, shared)]:

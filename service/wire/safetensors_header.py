@@ -119,6 +119,3 @@ def parse_embedded(text: str, settings: Settings, where: str) -> dict[str, objec
     except (Malformed, UnicodeEncodeError) as error:
         detail = error.detail if isinstance(error, Malformed) else "it is not Unicode text"
         raise Malformed(f"{where}: {detail}") from None
-
-
-__all__ = ["DTYPES", "Entry", "parse_embedded", "read_header"]

@@ -2,17 +2,31 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from schemas.attention import AttentionRequest
+from schemas.attention import AttentionRequest, Compute, Labels
+from schemas.inputs import LogitInputs, SeededInputs, TensorInputs, WeightInputs
+from schemas.masks import Mask, Window
+from schemas.mechanisms import ScaledDotProduct
 from service.errors import Fault, Invalid
 from service.settings import Settings
-from service.wire.nested import reader
+from service.wire.nested import json_kind, reader
 
 MOST_FAULTS = 20
 _NAME_LENGTH = 64
+_BY_KIND: dict[str, type[BaseModel]] = {
+    "seeded": SeededInputs,
+    "tensors": TensorInputs,
+    "logits": LogitInputs,
+    "weights": WeightInputs,
+}
+_KINDS = tuple(_BY_KIND)
+_PLAIN = (ScaledDotProduct, Mask, Window, Labels, Compute)
+_OBJECT = "expected an object"
+_OBJECT_KINDS = ("model_type", "model_attributes_type", "dict_type")
 # Where the tag of a union's member stands in an error's place: /inputs/TAG/…, /include/0/TAG/….
 _TAG_BEHIND: dict[int | str, int] = {"inputs": 1, "include": 2}
 
@@ -32,7 +46,7 @@ def validate(document: dict[str, object], settings: Settings) -> AttentionReques
 def invalid(error: ValidationError) -> Invalid:
     """Faults with JSON pointers; the caller's values are never repeated."""
     count = error.error_count()
-    found = error.errors(include_url=False, include_input=False)
+    found = error.errors(include_url=False)
     faults = tuple(_fault(item) for item in found[:MOST_FAULTS])
     first = faults[0]
     more = f" ({count - 1} more)" if count > 1 else ""
@@ -40,15 +54,48 @@ def invalid(error: ValidationError) -> Invalid:
 
 
 def _fault(item: ErrorDetails) -> Fault:
-    """One error in words; pydantic's own for a wrong tag would repeat what the caller sent."""
-    place, context = item["loc"], item.get("ctx", {})
-    if item["type"] == "union_tag_invalid":
+    """One error in words: what was expected, what kind of thing was found, what is allowed."""
+    place, kind, context = item["loc"], item["type"], item.get("ctx", {})
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag = str(context["discriminator"]).strip("'")
-        return Fault(f"{pointer(place)}/{tag}", f"expected one of {context['expected_tags']}")
-    if item["type"] == "union_tag_not_found":
-        tag = str(context["discriminator"]).strip("'")
-        return Fault(f"{pointer(place)}/{tag}", "the field is missing; it says which kind is meant")
-    return Fault(pointer(place), item["msg"])
+        # pydantic's own words for a wrong tag would repeat what the caller sent.
+        told = "expected" if kind == "union_tag_invalid" else "the field is missing; expected"
+        return Fault(f"{pointer(place)}/{tag}", f"{told} one of {', '.join(_KINDS)}")
+    if kind == "extra_forbidden":
+        return Fault(pointer(place), _unknown_field(place))
+    expected = _OBJECT if kind in _OBJECT_KINDS else item["msg"]
+    misfit = kind == "literal_error" and not isinstance(item["input"], str)
+    if kind.endswith(("_type", "_parsing")) or misfit:
+        expected += f"; found {json_kind(item['input'])}"
+    return Fault(pointer(place), expected)
+
+
+def _unknown_field(place: tuple[int | str, ...]) -> str:
+    """What is allowed here, and where misplaced tensors belong."""
+    model: type[BaseModel] | None = AttentionRequest
+    for step in place[:-1]:
+        model = _inner(model, step) if model is not None else None
+    known = "" if model is None else f"; known are {', '.join(model.model_fields)}"
+    if len(place) == 1 and place[0] in ("query", "key", "value", "logits", "weights"):
+        known += '. Tensors go into inputs: {"inputs": {"kind": "tensors", "query": …}}'
+    return f"unknown field{known}"
+
+
+def _inner(model: type[BaseModel], step: int | str) -> type[BaseModel] | None:
+    """The model behind a field, or behind the tag of a union."""
+    if step in _BY_KIND:
+        return _BY_KIND[str(step)]
+    field = model.model_fields.get(str(step))
+    if field is None:
+        return None
+    if step == "inputs":
+        return model
+    models = [m for m in _models(field.annotation) if m in _PLAIN]
+    return models[0] if len(models) == 1 else None
+
+
+def _models(annotation: object) -> tuple[object, ...]:
+    return get_args(annotation) or (annotation,)
 
 
 @contextmanager

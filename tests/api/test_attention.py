@@ -486,12 +486,13 @@ async def test_the_resolved_request_is_told(client):
         "mask": {"causal": "lower_right", "key_lengths": [7, 2]},
     }
     answer = await ask(client, request)
-    assert answer["mechanism"] == {
+    resolved = {
         "kind": "scaled_dot_product",
         "scale": 0.25,
         "softcap": 30,
         "normalizer": "softmax",
     }
+    assert answer["mechanism"] | resolved == answer["mechanism"]
     assert answer["mask"]["resolved_offset"] == [4, -1]
     assert answer["mask"]["causal"] == "lower_right"
     assert answer["device"] == "cpu" or answer["device"].startswith("cuda:")
@@ -594,3 +595,71 @@ async def test_an_ignored_entry_is_listed_without_groups_too(client):
     AttentionAnswer.model_validate(answer)
     assert sorted(answer["omitted"]) == ["10.x", "9.x", "output"]
     assert answer["omitted"].index("9.x") < answer["omitted"].index("10.x")
+
+
+@pytest.mark.parametrize("accept", ["application/json", BINARY])
+@pytest.mark.parametrize("encoding", ["application/json", BINARY])
+async def test_every_layer_of_the_model_agrees_over_http(client, accept, encoding):
+    """All six layers give the model's own output and weights within 1e-5, in and out both ways."""
+    theirs = load(EXAMPLE.read_bytes())
+    for layer in range(6):
+        own = {name: theirs[f"layer{layer}.{name}"] for name in ("query", "key", "value")}
+        request = {"include": ["output", "weights"]}
+        if encoding == BINARY:
+            content = file_of({**own, "key_lengths": theirs["key_lengths"]})
+            answer = await send(client, content, accept, request=json.dumps(request))
+        else:
+            request["inputs"] = {"kind": "tensors", **{n: t.tolist() for n, t in own.items()}}
+            request["mask"] = {"key_lengths": theirs["key_lengths"].tolist()}
+            answer = await ask(client, request, accept=accept)
+        found = load(answer) if accept == BINARY else answer
+        for name in ("output", "weights"):
+            expected = theirs[f"layer{layer}.{name}"]
+            torch.testing.assert_close(
+                torch.as_tensor(found[name]), expected, rtol=0, atol=1e-5, msg=f"{layer} {name}"
+            )
+
+
+async def test_the_request_that_the_contract_shows_is_answered(client):
+    """Every field of the documented example is taken, and echoed as resolved."""
+    request = {
+        "mechanism": {
+            "kind": "scaled_dot_product",
+            "scale": None,
+            "softcap": None,
+            "normalizer": "softmax",
+            "qk_norm": "none",
+        },
+        "inputs": {
+            "kind": "seeded",
+            "seed": 7,
+            "batch": 2,
+            "heads": 8,
+            "query_length": 10,
+            "key_length": 12,
+            "d_k": 64,
+        },
+        "mask": {"causal": "lower_right"},
+        "include": ["output", "weights", "diagnostics"],
+        "compute": {"device": "auto", "dtype": None, "nonfinite": "refuse"},
+        "tensor_format": "nested",
+    }
+    answer = await ask(client, request)
+    assert answer["mechanism"] == {**request["mechanism"], "scale": 0.125}
+    assert answer["mask"]["resolved_offset"] == [2, 2]
+
+
+async def test_the_threshold_of_sparsity_is_stated(client):
+    """The default and a given threshold stand beside the figure."""
+    for item, threshold in (("sparsity", 0.01), ({"name": "sparsity", "threshold": 0.3}, 0.3)):
+        answer = await ask(client, {"include": [item]})
+        assert answer["diagnostics"]["sparsity"]["threshold"] == threshold
+
+
+async def test_counts_come_with_advice_even_without_diagnostics(client):
+    """A finite mask of −3e38 is counted, and what to do is said, whatever is included."""
+    mask = {"bias": [[0, -3e38], [0, 0]]}
+    inputs = {"kind": "tensors", "query": [[1, 0], [0, 1]]}
+    answer = await ask(client, {"inputs": inputs, "mask": mask, "include": ["output"]})
+    assert answer["numerics"]["near_forbidden"] == 1
+    assert "forbid_below" in answer["numerics"]["advice"][0]

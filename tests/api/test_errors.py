@@ -169,6 +169,7 @@ BAD_REQUESTS = [
     (masked(key_lengths=[1.0, 1.0]), INVALID, "/mask/key_lengths"),
     (masked(window=3), INVALID, "/mask/window"),
     (masked(window={"left": -1}), INVALID, "/mask/window/left"),
+    (masked(window={"left": 2**64 - 1}), INVALID, "/mask/window/left"),
     (masked(window={"left": 1.5}), INVALID, "/mask/window/left"),
     (masked(window={"size": 1}), INVALID, "/mask/window/size"),
     (masked(allowed=[[0, 1, 0, 1, 0]]), INVALID, "/mask/allowed"),
@@ -265,10 +266,11 @@ async def test_a_bad_file_says_what_and_where(client, content, status, slug, poi
      b"query=1", b"[" * 100_000],
 )  # fmt: skip
 async def test_what_is_not_json_is_400(client, content):
-    """A body that cannot be read as a JSON object is malformed."""
+    """A body that cannot be read as a JSON object is malformed; NaN is explained."""
     headers = {"content-type": "application/json"}
     body = problem_of(await client.post(PATH, content=content, headers=headers), 400)
     assert body["type"] == "/problems/malformed-body"
+    assert ("JSON has no NaN" in body["detail"]) is (b"NaN" in content)
 
 
 async def test_the_request_parameter_goes_with_a_file(client):
@@ -279,6 +281,14 @@ async def test_the_request_parameter_goes_with_a_file(client):
         PATH, content=b"", headers={"content-type": BINARY}, params={"request": "{"}
     )
     problem_of(answer, 400)
+
+
+@pytest.mark.parametrize("name", ["Request", "requests", "head", CANARY, "x" * 5000])
+async def test_an_unknown_query_parameter_is_refused(client, name):
+    """A mistyped parameter does not silently mean the default."""
+    answer = await client.post(PATH, json={}, params={name: CANARY})
+    assert "known are request" in problem_of(answer, 422)["detail"]
+    assert CANARY not in answer.text.replace(f'"instance":"{PATH}"', "")
 
 
 @pytest.mark.parametrize(
@@ -410,6 +420,14 @@ async def test_a_body_without_length_is_counted(client, size):
     fits = b'{"include":[]' + b" " * 986 + b"}"
     assert len(fits) == 1000
     assert (await client.post(PATH, content=in_chunks(fits, size))).status_code == 200
+
+
+@pytest.mark.parametrize("settings", [Settings(max_json_bytes=1000, max_body_bytes=2000)])
+async def test_no_byte_is_invented(client):
+    """A body shorter than declared is what arrived, and not filled up."""
+    headers = {"content-type": "application/json", "content-length": "900"}
+    answer = await client.post(PATH, content=in_chunks(b'{"include":[]}', 5), headers=headers)
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("settings", [Settings(max_json_bytes=1000, max_body_bytes=2000)])

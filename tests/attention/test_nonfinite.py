@@ -112,11 +112,12 @@ def test_infinite_values_follow_ieee():
     values[0, 2], values[2, 2] = math.inf, -math.inf
     values[3, 3] = math.inf
     values[4, 4] = math.nan
+    values[3, 5] = math.nan
     logits = torch.tensor([row])
     found = analyse(
         inputs=given_logits(logits, values), include=["output"], compute=PROPAGATE
     ).tensors["output"]
-    expected = [math.inf, -math.inf, math.nan, math.nan, 0.0, 0.0]
+    expected = [math.inf, -math.inf, math.nan, math.nan, 0.0, math.nan]
     assert found.flatten().tolist() == pytest.approx(expected, nan_ok=True)
 
 
@@ -146,6 +147,18 @@ def test_an_overflowing_logit_is_counted_and_its_row_undefined(sign):
         )
     assert found.diagnostics["max_weight"].rows[0].tolist() == [5, 5, 2, 5, 5, 5]
     assert found.tensors["output"][rows].isnan().all() == (sign > 0)
+
+
+def test_a_figure_that_overflows_is_undefined():
+    """Finite logits whose variance leaves float64 have no variance; the rest is as it is."""
+    logits = torch.zeros(2, 7, dtype=torch.float64)
+    logits[0, 1:3], logits[1, 1] = -1.2e154, -1e200
+    found = analyse(inputs=given_logits(logits), include=["row_diagnostics"])
+    assert found.rows["logit_variance"].isnan().all()
+    assert found.rows["saturation_index"].isnan().all()
+    assert found.rows["logit_min"].flatten().tolist() == [-1.2e154, -1e200]
+    assert found.rows["max_weight"].flatten().tolist() == pytest.approx([1 / 5, 1 / 6])
+    assert not any(figures.isinf().any() for figures in found.rows.values())
 
 
 def test_a_masked_overflow_is_none():

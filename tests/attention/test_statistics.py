@@ -298,11 +298,46 @@ def test_float64s_own_minimum_merges(key_block, monkeypatch):
         torch.testing.assert_close(found[name][0, 0, 0], expected[name], rtol=1e-12, atol=0)
 
 
-def test_equal_logits_far_from_zero_let_no_hidden_key_in():
+@pytest.mark.parametrize("size", [1e4, 1e8, 1.9e14, 1.8e16, 3e20, 1e30])
+def test_equal_logits_far_from_zero_let_no_hidden_key_in(size):
     """Rounding of a huge mean never lifts a hidden key to a visible row's argmax."""
-    for size in (1e8, 1e15, 3e20, 1e30):
-        logits = torch.full((3, 7), size)
-        visible = torch.tensor([[False, False, True, True, False, True, False]])
-        found = analyse(inputs=given_logits(logits), mask={"allowed": visible}, include=["weights"])
-        shown = found.tensors["weights"][0, 0]
-        torch.testing.assert_close(shown, visible.float().expand(3, 7) / 3, rtol=1e-6, atol=0)
+    sizes = size * (1 + normal(97, 1, seed=1).abs() / 9)
+    visible = normal(97, 11, seed=2) > -0.5
+    visible[:, 0], visible[:, 1] = False, True
+    found = analyse(
+        inputs=given_logits(sizes.expand(97, 11)),
+        mask={"allowed": visible},
+        include=["weights", "row_diagnostics"],
+    )
+    expected = visible / visible.sum(-1, keepdim=True).float()
+    torch.testing.assert_close(found.tensors["weights"][0, 0], expected, rtol=1e-6, atol=0)
+    assert found.rows["argmax"].eq(1).all()
+
+
+def far(top, rest, low):
+    """Some large logits among `rest` low ones."""
+    return torch.tensor([[low] * (rest // 2) + top + [low] * (rest - rest // 2)])
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        far([1.0, 1.0000001], 19, -90.0),
+        far([0.0, 0.001], 19, -99.0),
+        torch.cat([normal(1, 37) * 1e-3, torch.full((1, 41), -99.0)], dim=-1),
+        far([1.1], 1023, 0.0),
+        far([0.013], 1023, 0.0),
+        far([1e4 + 0.0625], 37, 1e4),
+    ],
+    ids=["tie but for a bit", "close pair", "cluster", "one above", "hardly above", "shifted"],
+)
+def test_what_stands_close_together_keeps_its_digits(logits):
+    """Neither far lower keys nor a flat row cost the gap, the argmax or the variance a digit."""
+    found = figures_of(collect(logits))
+    expected = plain_figures(logits)
+    names = ("logit_gap", "logit_variance", "logit_variance_under_p", "entropy", "jacobian_trace")
+    for name in names:
+        torch.testing.assert_close(
+            found[name].flatten(), expected[name].flatten(), rtol=1e-4, atol=0, msg=name
+        )
+    assert int(found["argmax"]) == int(logits.double().argmax())

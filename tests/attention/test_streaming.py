@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from service.attention import blocks, streaming
+from service.attention import blocks, rows, streaming
 from service.attention.reference import attention
 from tests.builders import analyse, everything, normal, qkv, same_bytes, visible_pairs
 
@@ -86,6 +86,21 @@ def test_scale_and_softcap_come_before_bias_and_mask(scale, softcap, dtype):
     assert found.scale == resolved
 
 
+def test_scores_are_shown_where_a_mask_hides_them():
+    """Scores come before the masks: those of an item without a visible key are there too."""
+    query, key, value = operands()
+    found = analyse(
+        inputs=qkv(query, key, value),
+        mask={"key_lengths": torch.tensor([0, 4])},
+        include=list(MATRICES),
+    )
+    scores = query @ key.repeat_interleave(2, 1).mT
+    torch.testing.assert_close(found.tensors["scores"], scores, rtol=1e-13, atol=1e-13)
+    assert (found.tensors["logits"][0] == -math.inf).all()
+    assert not found.tensors["weights"][0].any()
+    assert not found.tensors["output"][0].any()
+
+
 def test_lower_ranks_are_one_head_and_one_item():
     """Rank 3 is (batch, length, dim) with one head, rank 2 one item with one head."""
     query, key, value = (t[:, 0] for t in operands())
@@ -106,6 +121,13 @@ BLOCK_MASKS = [
 STREAMED = ["output", "row_diagnostics", "key_share", "sparsity", "jacobian_spectral"]
 
 
+def record_widths(monkeypatch):
+    """The number of keys of each block from now on."""
+    widths, fast = [], rows.fast
+    monkeypatch.setattr(rows, "fast", lambda s, *rest: widths.append(s.shape[-1]) or fast(s, *rest))
+    return widths
+
+
 @pytest.mark.parametrize("mask", BLOCK_MASKS, ids=["none", "causal", "padded", "given"])
 @pytest.mark.parametrize("mechanism", [{}, {"softcap": 3.0, "scale": 1.5}], ids=["", "softcap"])
 def test_the_size_of_the_blocks_changes_nothing_beyond_rounding(mask, mechanism, monkeypatch):
@@ -113,10 +135,13 @@ def test_the_size_of_the_blocks_changes_nothing_beyond_rounding(mask, mechanism,
     request = {"inputs": qkv(*operands(torch.float32)), "mask": mask, "mechanism": mechanism}
     whole = everything(analyse(**request, include=STREAMED))
     assert len(whole) > 20
+    widths = record_widths(monkeypatch)
     for key_block, block_logits in [(1, 2**18), (2, 20), (3, 2**18), (5, 30), (1024, 50)]:
         monkeypatch.setattr(streaming, "KEY_BLOCK", key_block)
         monkeypatch.setattr(blocks, "BLOCK_LOGITS", block_logits)
+        widths.clear()
         cut = everything(analyse(**request, include=STREAMED))
+        assert max(widths) == min(key_block, KEYS)
         for name, expected in whole.items():
             torch.testing.assert_close(
                 cut[name], expected, rtol=1e-5, atol=2e-6, equal_nan=True, msg=name
@@ -222,3 +247,19 @@ def test_what_the_checkpoint_raises_ends_the_analysis(threads, last, monkeypatch
             threads=threads,
         )
     assert len(calls) <= last + threads - 1
+
+
+def test_misaligned_tensors_are_copied_once_an_item(monkeypatch):
+    """However many units a pass has, each batch item is aligned once."""
+    monkeypatch.setattr(blocks, "BLOCK_LOGITS", 64)
+    storage = normal(2 * 3 * 29 * 8 + 1)[1:]
+    assert storage.data_ptr() % 64
+    query = storage.view(2, 3, 29, 8)
+    copies = []
+    clone = torch.Tensor.clone
+    monkeypatch.setattr(torch.Tensor, "clone", lambda t: copies.append(t.shape) or clone(t))
+    found = analyse(inputs=qkv(query), include=["output", "diagnostics"])
+    assert 1 <= len(copies) <= 3 * 2
+    monkeypatch.undo()
+    aligned = analyse(inputs=qkv(query.clone()), include=["output", "diagnostics"])
+    torch.testing.assert_close(found.tensors["output"], aligned.tensors["output"])

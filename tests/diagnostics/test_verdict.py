@@ -198,7 +198,6 @@ def setting(**changed):
         "default_scale": 0.125,
         "logit_variance": 1.0,
         "largest_logit": 4.0,
-        "near_forbidden": 0,
     }
     return Setting(**(healthy | changed))
 
@@ -216,7 +215,6 @@ def test_a_healthy_head_needs_no_advice():
         ({"level": "sharp", "logit_variance": 36.0}, ["deviation of 6,", "temperature near 6,"]),
         ({"largest_logit": 400.0}, ["logit is 400:", "by 0.25;"]),
         ({"level": "diffuse"}, ["nearly uniform"]),
-        ({"near_forbidden": 12345}, ["12,345 bias entries", "forbid_below"]),
     ],
 )
 def test_advice_names_the_numbers_of_the_request(changed, numbers):

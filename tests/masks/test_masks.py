@@ -157,6 +157,17 @@ MEMBERS = {
 PLACED = {"causal", "window"}
 
 
+def test_an_entry_at_the_threshold_still_counts():
+    """Entries below forbid_below are forbidden, one that equals it is not."""
+    bias = torch.tensor([[-2.0, -1.5, math.nextafter(-1.5, -9.0), 3.0]], dtype=torch.float64)
+    shape = Shape(1, 1, 1, 1, 4, 1, 1, 4)
+    request = MaskRequest.model_validate({"bias": bias, "forbid_below": -1.5})
+    found = resolve(request, shape, MASKS, dtype=torch.float64, device=CPU)
+    seen, added = assembled(CombinedMask(found.members), (1, 1, 1, 4), (1, 1, 4))
+    assert seen.flatten().tolist() == [False, True, False, True]
+    assert added.flatten().tolist() == [0.0, -1.5, 0.0, 3.0]
+
+
 def test_the_generators_know_every_member_of_the_room():
     """Each mask on offer has a generator here, so that a new one cannot go untested."""
     assert set(MEMBERS) == {member.description.name for member in MASKS}
@@ -237,7 +248,7 @@ def test_finite_entries_that_should_forbid_are_counted_and_mended(key_block, mon
     request = {"inputs": qkv(query, key, value), "include": ["output", "diagnostics", "weights"]}
     given = analyse(**request, mask={"bias": bias})
     assert given.numerics.near_forbidden == 4 * 3 + 7 - 1
-    assert any(f"{4 * 3 + 7 - 1} bias entries" in said for said in given.verdict.advice)
+    assert any(f"{4 * 3 + 7 - 1} bias entries" in said for said in given.numerics.advice)
     assert given.rows["visible_keys"][0, 0].tolist() == [6, 7, 7, 7, 7]
     # Added to finfo.min the scores vanish, so the row that should be masked takes the mean.
     torch.testing.assert_close(given.tensors["output"][0, 0, 3], value.mean(0))
@@ -246,7 +257,7 @@ def test_finite_entries_that_should_forbid_are_counted_and_mended(key_block, mon
     mended = analyse(**request, mask={"bias": bias, "forbid_below": -1e5})
     assert mended.numerics.near_forbidden == 0
     assert mended.numerics.fully_masked_rows == 1
-    assert not any("bias entries" in said for said in mended.verdict.advice)
+    assert not any("bias entries" in said for said in mended.numerics.advice)
     assert mended.rows["visible_keys"][0, 0].tolist() == [4, 4, 4, 0, 4]
     assert not mended.tensors["output"][0, 0, 3].any()
     rows = [0, 1, 2, 4]
@@ -283,8 +294,8 @@ TWO = {"allowed": torch.ones(2, 7, dtype=torch.bool)}
         ({"causal": "upper_left", "offset": torch.tensor([1, 2, 3])}, "offset", r"\(2\).*\[3\]"),
         ({"causal": "upper_left", "offset": torch.tensor([[1, 2]])}, "offset", r"\[1, 2\]"),
         ({"causal": "upper_left", "offset": torch.tensor(2**50)}, "offset", "within"),
-        ({"key_lengths": torch.tensor([3, 8])}, "key_lengths", "0 … 7; found 8"),
-        ({"key_lengths": torch.tensor([-1, 3])}, "key_lengths", "0 … 7; found -1"),
+        ({"key_lengths": torch.tensor([3, 8])}, "key_lengths", "0 … 7; found one outside"),
+        ({"key_lengths": torch.tensor([-1, 3])}, "key_lengths", "0 … 7; found one outside"),
         ({"key_lengths": torch.tensor([3])}, "key_lengths", r"\(2\).*\[1\]"),
         ({"key_lengths": torch.tensor(3)}, "key_lengths", r"\(2\).*\[\]"),
         (TWO, "allowed", r"query 5 or 1.*\[2, 7\]"),
@@ -327,3 +338,20 @@ def test_options_that_mean_nothing_are_refused(request_, pointer):
     with pytest.raises(Invalid) as error:
         analyse(**request_)
     assert error.value.pointer == pointer
+
+
+def test_a_float64_bias_keeps_its_meaning_beside_float32_inputs():
+    """finfo.min of float64 is a finite entry: counted, not forbidden, a masked row is mean(V)."""
+    query = normal(3, 5)
+    bias = torch.full((3, 3), torch.finfo(torch.float64).min, dtype=torch.float64)
+    found = analyse(inputs=qkv(query), mask={"bias": bias}, include=["output", "diagnostics"])
+    assert found.numerics.near_forbidden == 9
+    assert found.numerics.fully_masked_rows == 0
+    mean = query.mean(0).expand(3, 5)
+    torch.testing.assert_close(found.tensors["output"][0, 0], mean, rtol=1e-5, atol=1e-6)
+
+
+def test_an_offset_with_an_unbounded_window_has_nothing_to_place():
+    """A window without edges bounds nothing, so an offset beside it is refused."""
+    with pytest.raises(InvalidMask, match="nothing to place"):
+        analyse(inputs=qkv(normal(3, 5)), mask={"window": {}, "offset": torch.tensor(1)})

@@ -162,6 +162,8 @@ def test_a_tensor_is_a_list_or_an_object(value):
         assert refused(value, role).startswith("expected a nested list of ")
     if type(value) is int:
         assert read(value, "integer").tolist() == value
+    elif type(value) is float:
+        assert refused(value, "integer") == "expected an integer that fits into 64 bits"
     else:
         assert refused(value, "integer").startswith("expected a nested list of integers")
 
@@ -335,10 +337,12 @@ def test_tensors_pass_if_their_dtype_does():
 @pytest.mark.parametrize("offset", range(9))
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "int64", "bool"])
 def test_bytes_are_read_at_every_offset(offset, dtype):
-    """Where a tensor lies in the body does not change its bits."""
+    """Where a tensor lies in the body does not change its bits; its address is aligned."""
     tensor = torch.tensor([[1, 0, 1], [0, 1, 1]]).to(getattr(torch, dtype))
     body = bytearray(b"\xff" * offset + raw(tensor) + b"\xff")
-    assert same_bytes(from_bytes(body, offset, (2, 3), dtype), tensor)
+    found = from_bytes(body, offset, (2, 3), dtype)
+    assert same_bytes(found, tensor)
+    assert found.data_ptr() % found.itemsize == 0
 
 
 @pytest.mark.parametrize(

@@ -132,10 +132,12 @@ def test_without_a_request_everything_is_default():
 
 
 def test_a_file_without_tensors_may_ask_for_a_seed():
-    """A file is the same request as JSON, so it may hold no tensor at all."""
+    """A file is the same request as JSON, so it may hold no tensor if the request has inputs."""
     found = one(framed(b'{"__metadata__":{"request":"{\\"inputs\\":{\\"kind\\":\\"seeded\\"}}"}}'))
     assert found.inputs.kind == "seeded"
-    assert one(framed(b"{}")).inputs.kind == "seeded"
+    assert one(framed(b"{}"), '{"inputs":{"kind":"seeded"}}').inputs.kind == "seeded"
+    for content in (framed(b"{}"), file_of({"key_lengths": torch.tensor([1])})):
+        assert "the file holds none of query, key, value" in refused(content, Invalid)
 
 
 @pytest.mark.parametrize("request_text", ["{", "[]", '{"a":1,"a":2}', '{"a":NaN}', "", "\ud800"])
