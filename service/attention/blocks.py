@@ -13,7 +13,7 @@ from service.shape import Shape
 # Measured on a 2-core x86-64 machine: three float32 buffers of this many logits stay in the cache;
 # a quarter of it drowns in dispatch, four times as much leaves the cache.
 BLOCK_LOGITS = 2**18
-KEY_BLOCK = 1024
+KEY_BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)

