@@ -64,26 +64,33 @@ def test_the_table_of_the_real_model_is_what_the_demo_prints(address: str) -> No
 
 
 class Attention(torch.nn.Module):
-    """Two calls of F.scaled_dot_product_attention: one causal, one with a boolean mask."""
+    """Three calls of F.scaled_dot_product_attention: causal, masked, and inside torch.nn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         attend = torch.nn.functional.scaled_dot_product_attention
         x = attend(x, x, x, is_causal=True)
         mask = torch.ones(x.shape[-2], x.shape[-2], dtype=torch.bool).tril(2)
-        return attend(x, 5 * x, x, attn_mask=mask)
+        x = attend(x, 5 * x, x, attn_mask=mask, scale=0.5)
+        return self.layer(x[:, 0])
 
 
 def test_the_hook_captures_a_model_and_posts_it(
     address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The program of the README captures every call with its masks and prints a ranking."""
-    program = next(block for block in blocks("python") if "class Capture" in block)
+    program = next(block for block in blocks("python") if "def capture" in block)
     names = {"model": Attention(), "inputs": torch.randn(2, 3, 5, 8)}
     exec(program.replace("http://127.0.0.1:8000", address), names)
-    answer = names["answer"]
-    assert [group["name"] for group in answer["groups"]] == ["call0", "call1"]
+    answer = names["answer"].json()
+    assert [group["name"] for group in answer["groups"]] == ["call0", "call1", "call2"]
     visible = [group["mask"]["visible_keys"]["mean"][0][0] for group in answer["groups"]]
-    assert visible == [3.0, (3 + 4 + 5 + 5 + 5) / 5]
+    assert visible == [3.0, (3 + 4 + 5 + 5 + 5) / 5, 5.0]
+    scaled = names["tensors"]["call1.query"] / names["tensors"]["call1.value"]
+    torch.testing.assert_close(scaled, torch.full_like(scaled, 0.5 * 8**0.5))
     assert len(capsys.readouterr().out.splitlines()) == 5
 
 
