@@ -108,6 +108,7 @@ class Analysis:
     theory: Panel | None = None
 
 
+@torch.inference_mode()
 def analyse(plan: Plan, runtime: Runtime) -> Analysis:
     """Run one analysis.
 

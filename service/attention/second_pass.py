@@ -98,6 +98,7 @@ class _Revisit:
                 rows = (*lead, shape.query_length)
                 self.rows[name] = torch.full(rows, math.nan, dtype=torch.float64, device=device)
 
+    @torch.inference_mode()
     def work(self, groups: Iterable[Iterable[Unit]]) -> None:
         size = unit_logits(self.shape, key_block=self.shape.key_length)
         workspace = Workspace(size, self.dtype, self.device)

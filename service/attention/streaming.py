@@ -116,6 +116,7 @@ class _Pass:
         if wanted.scores:
             self.attended.scores = new(full, dtype=dtype)
 
+    @torch.inference_mode()
     def work(self, units: Iterable[Unit]) -> None:
         """Compute the units that this thread is handed."""
         size = unit_logits(self.shape, key_block=self.key_block)
