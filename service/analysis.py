@@ -1,5 +1,6 @@
 """One analysis, from request to verdict: the story, top to bottom."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -325,5 +326,7 @@ def _verdict(analysis: Analysis, again: Revisited) -> Verdict:
 def _mean(figures: Tensor | None) -> float | None:
     if figures is None:
         return None
+    if math.isfinite(mean := float(figures.mean())):
+        return mean
     finite = figures[torch.isfinite(figures)]
     return float(finite.mean()) if finite.numel() else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from service.attention.statistics import NEGATIVE_INFINITY, RowStatistics
+from service.attention.statistics import NEGATIVE_INFINITY, OVERFLOWED, RowStatistics
 
 # Up to it a hidden key, marked by lowest − 1, stays below the lowest visible one in float32.
 _LARGEST = 1e7
@@ -21,10 +21,21 @@ _FAR_BELOW = {torch.float32: -1e30, torch.float64: -1e300}
 
 @dataclass(slots=True)
 class Block:
-    """Statistics (heads, queries) and exponentials (heads, queries, keys), the argmax's being 1."""
+    """Columns (column, heads, queries), exponentials (heads, queries, keys) of 1 at the argmax."""
 
-    statistics: RowStatistics
+    columns: Tensor
     exponentials: Tensor
+
+    @property
+    def statistics(self) -> RowStatistics:
+        """The columns, referred to the logits themselves."""
+        return RowStatistics.of(self.columns.double())
+
+    @property
+    def maximum(self) -> Tensor:
+        """The row's maximum (heads, queries), −∞ without a usable key."""
+        count, maximum = self.columns[:2].double()
+        return torch.where(count > 0, maximum, NEGATIVE_INFINITY)
 
 
 @dataclass(slots=True)
@@ -69,7 +80,8 @@ def fast(
     gaps, centred = logits.sub_(maximum.unsqueeze(-1)), spare[1]
     argmax = _first_zero(gaps, spare[1])
     seen = gaps if keep is None else torch.mul(gaps, keep, out=centred)
-    lowest, mean = seen.amin(-1), seen.sum(-1) / count.clamp(min=1)
+    lowest, mean = seen.amin(-1), seen.sum(-1)
+    mean = mean / count.clamp(min=1) if keep is not None else mean.div_(gaps.shape[-1])
     torch.sub(seen, mean.unsqueeze(-1), out=centred)
     if keep is not None:
         centred.mul_(keep)
@@ -134,12 +146,17 @@ def _sum_tail(
         exponentials.scatter_(-1, at, 1.0)
     else:
         exponentials.scatter_(-1, at, (row.count > 0).unsqueeze(-1).to(exponentials.dtype))
-    sums = (row.count, row.maximum, row.mean, row.norm, row.lowest, second)
-    stacked = torch.stack([*sums, tail, tail2, tail3, gap1, spread]).double()
-    statistics = _statistics(stacked, row.argmax.double() + first_key, underflowed)
-    if row.keep is not None or gaps.shape[-1] == 1:
-        _neutralise(statistics)
-    return Block(statistics, exponentials)
+    argmax = row.argmax.to(_index_dtype(gaps, first_key)) + first_key
+    sums = [row.count, row.maximum, row.mean, row.norm, row.lowest, second]
+    sums += [tail, tail2, tail3, gap1, spread, argmax]
+    if underflowed is not None:
+        sums.append(underflowed)
+    return Block(torch.stack(sums), exponentials)
+
+
+def _index_dtype(gaps: Tensor, first_key: int) -> torch.dtype:
+    exact = first_key + gaps.shape[-1] <= _EXACT_INTEGERS
+    return gaps.dtype if exact else torch.float64
 
 
 def _exponentiate(row: _Gaps, limit: float, out: Tensor) -> Tensor | None:
@@ -151,49 +168,12 @@ def _exponentiate(row: _Gaps, limit: float, out: Tensor) -> Tensor | None:
         flushed = gaps < -limit
         torch.exp(torch.clamp(gaps, min=-limit, out=out), out=out)
         out.mul_((~flushed).to(out.dtype))
-        underflowed = (flushed if keep is None else flushed & (keep > 0)).sum(-1).double()
+        underflowed = (flushed if keep is None else flushed & (keep > 0)).sum(-1).to(gaps.dtype)
     else:
         torch.exp(gaps, out=out)
     if keep is not None:
         out.mul_(keep)
     return underflowed
-
-
-def _statistics(stacked: Tensor, argmax: Tensor, underflowed: Tensor | None) -> RowStatistics:
-    """Referred to the logits themselves."""
-    count, maximum, mean, norm, lowest, second, tail, tail2, tail3, gap1, spread = stacked.unbind()
-    relative = second.clamp(min=-80.0).exp()
-    zeros = torch.zeros_like(maximum)
-    return RowStatistics(
-        visible=count,
-        maximum=maximum,
-        second=maximum + second,
-        minimum=maximum + lowest,
-        argmax=argmax,
-        tail=tail,
-        tail2=tail2 * relative**2,
-        tail3=tail3 * relative**3,
-        gap1=gap1,
-        spread=spread,
-        mean=maximum + mean,
-        squares=norm.square(),
-        overflowed=zeros,
-        underflowed=zeros if underflowed is None else underflowed,
-        score_mean=zeros,
-        score_squares=zeros,
-        score_max_abs=zeros,
-    )
-
-
-def _neutralise(statistics: RowStatistics) -> None:
-    """Make rows without a visible key the neutral element, and give rows of one no second."""
-    some = statistics.visible > 0
-    several = statistics.visible > 1
-    statistics.second = torch.where(several, statistics.second, NEGATIVE_INFINITY)
-    statistics.maximum = torch.where(some, statistics.maximum, NEGATIVE_INFINITY)
-    statistics.minimum = torch.where(some, statistics.minimum, float("inf"))
-    statistics.argmax = torch.where(some, statistics.argmax, -1.0)
-    statistics.mean = torch.where(some, statistics.mean, 0.0)
 
 
 def exact(logits: Tensor, visible: Tensor | None, first_key: int) -> Block:
@@ -217,20 +197,22 @@ def exact(logits: Tensor, visible: Tensor | None, first_key: int) -> Block:
     row = _Gaps(gaps, usable.double(), count, maximum, argmax, mean, norm, lowest)
     spare = torch.empty_like(wide), torch.empty_like(wide)
     block = _sum_tail(row, first_key, *spare, underflow_gap(logits.dtype))
-    statistics, overflowed = block.statistics, broken.sum(-1).double()
-    statistics.overflowed, statistics.visible = overflowed, count + overflowed
+    columns = torch.zeros(OVERFLOWED + 1, *count.shape, dtype=torch.float64, device=logits.device)
+    columns[: len(block.columns)] = block.columns
+    columns[OVERFLOWED] = broken.sum(-1)
     exponentials = torch.where(poisoned, float("nan"), block.exponentials)
-    return Block(statistics, exponentials.to(logits.dtype))
+    return Block(columns, exponentials.to(logits.dtype))
 
 
-def moments(scores: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, Σ(s − mean)² and max |s| of the visible scores of each row, in float64."""
+def moments(scores: Tensor, visible: Tensor | None) -> Tensor:
+    """Mean, Σ(s − mean)² and max |s| of the visible scores: (3, heads, queries) in float64."""
     wide = scores.double()
     if visible is None:
         mean = wide.mean(-1)
-        return mean, (wide - mean.unsqueeze(-1)).square().sum(-1), wide.abs().amax(-1)
+        squares = (wide - mean.unsqueeze(-1)).square().sum(-1)
+        return torch.stack([mean, squares, wide.abs().amax(-1)])
     seen = visible.expand_as(wide)
     wide = torch.where(seen, wide, 0.0)
     mean = wide.sum(-1) / seen.sum(-1).clamp(min=1)
     centred = torch.where(seen, wide - mean.unsqueeze(-1), 0.0)
-    return mean, centred.square().sum(-1), wide.abs().amax(-1)
+    return torch.stack([mean, centred.square().sum(-1), wide.abs().amax(-1)])

@@ -14,6 +14,11 @@ import torch
 from torch import Tensor
 
 NEGATIVE_INFINITY = float("-inf")
+BLOCK_COLUMNS = 17
+"""What `RowStatistics.of` takes, in its order; a block may leave out the last ones, which are 0."""
+TAIL = 6
+OVERFLOWED = 13
+SCORES = slice(14, 17)
 
 
 @dataclass(slots=True)
@@ -58,6 +63,53 @@ class RowStatistics:
             row.fill_(initial.get(name, 0.0))
         return cls(*stacked.unbind())
 
+    @classmethod
+    def of(cls, columns: Tensor) -> "RowStatistics":
+        """From the columns of blocks (column, …) in float64, which refer to the row's maximum.
+
+        visible, maximum; mean of the gaps s − m and the norm of their deviations from it; lowest
+        and second gap; tail; tail2 and tail3 of exp(s − second); gap1; spread; argmax;
+        underflowed; overflowed; and the three of the scores.
+        """
+        given = list(columns.unbind())
+        zeros = torch.zeros_like(given[0])
+        given += [zeros] * (BLOCK_COLUMNS - len(given))
+        visible, maximum, mean, norm, lowest, second, tail, tail2, tail3, gap1, spread = given[:11]
+        argmax, underflowed, overflowed, *scores = given[11:]
+        # Overflowed logits are seen, and are in no other figure.
+        relative = second.clamp(min=-80.0).exp()
+        found = cls(
+            visible=visible + overflowed,
+            maximum=maximum,
+            second=maximum + second,
+            minimum=maximum + lowest,
+            argmax=argmax,
+            tail=tail,
+            tail2=tail2 * relative**2,
+            tail3=tail3 * relative**3,
+            gap1=gap1,
+            spread=spread,
+            mean=maximum + mean,
+            squares=norm.square(),
+            overflowed=overflowed,
+            underflowed=underflowed,
+            score_mean=scores[0],
+            score_squares=scores[1],
+            score_max_abs=scores[2],
+        )
+        if float(visible.amin() if visible.numel() else 2) < 2:
+            found._neutralise(visible)
+        return found
+
+    def _neutralise(self, usable: Tensor) -> None:
+        """Make rows without a usable key the neutral element, and give rows of one no second."""
+        some = usable > 0
+        self.second = torch.where(usable > 1, self.second, NEGATIVE_INFINITY)
+        self.maximum = torch.where(some, self.maximum, NEGATIVE_INFINITY)
+        self.minimum = torch.where(some, self.minimum, float("inf"))
+        self.argmax = torch.where(some, self.argmax, -1.0)
+        self.mean = torch.where(some, self.mean, 0.0)
+
     def to(self, device: str) -> "RowStatistics":
         """The same on another device."""
         return RowStatistics(*self.stack().to(device).unbind())
@@ -67,12 +119,24 @@ class RowStatistics:
         return torch.stack([getattr(self, f.name) for f in fields(self)])
 
     @staticmethod
+    def merge_blocks(parts: Sequence[Tensor]) -> "RowStatistics":
+        """Statistics of the union of blocks, given by their columns in the order of keys."""
+        first = parts[0]
+        columns = first.new_zeros(BLOCK_COLUMNS, len(parts), *first.shape[1:], dtype=torch.float64)
+        for index, part in enumerate(parts):
+            columns[: len(part), index] = part
+        return RowStatistics.of(columns).merged()
+
+    @staticmethod
     def merge(parts: Sequence["RowStatistics"]) -> "RowStatistics":
         """Statistics of the union of disjoint key ranges, those with lower keys first."""
         if len(parts) == 1:
             return parts[0]
-        part = RowStatistics(*torch.stack([p.stack() for p in parts], dim=1).unbind())
-        maximum = part.maximum.amax(0)
+        return RowStatistics(*torch.stack([p.stack() for p in parts], dim=1).unbind()).merged()
+
+    def merged(self) -> "RowStatistics":
+        """Statistics of the union along the first axis, in the order of keys."""
+        part, maximum = self, self.maximum.amax(0)
         leads = part.maximum == maximum
         wins = leads & (leads.cumsum(0) == 1)
         occupied = part.maximum != NEGATIVE_INFINITY

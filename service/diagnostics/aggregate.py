@@ -1,5 +1,6 @@
 """Mean, minimum and maximum over the rows where a figure is defined."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,14 +28,17 @@ def aggregate(figures: Tensor, unit: str) -> Aggregated:
 def aggregate_all(figures: Mapping[str, Tensor], units: Mapping[str, str]) -> dict[str, Aggregated]:
     """Aggregate many figures at once."""
     stacked = torch.stack(list(figures.values()))
-    defined = torch.isfinite(stacked)
-    rows = defined.sum(-1)
-    none = rows == 0
-    nan, infinity = float("nan"), float("inf")
-    mean = torch.where(defined, stacked, 0.0).sum(-1) / rows
-    low = torch.where(defined, stacked, infinity).amin(-1).masked_fill_(none, nan)
-    high = torch.where(defined, stacked, -infinity).amax(-1).masked_fill_(none, nan)
-    columns = zip(figures, mean, low, high, rows, strict=True)
+    if math.isfinite(stacked.sum()):
+        low, high = stacked.amin(-1), stacked.amax(-1)
+        rows = torch.full(low.shape, stacked.shape[-1])
+    else:
+        defined, nan = torch.isfinite(stacked), float("nan")
+        rows = defined.sum(-1)
+        none = rows == 0
+        low = torch.where(defined, stacked, float("inf")).amin(-1).masked_fill_(none, nan)
+        high = torch.where(defined, stacked, float("-inf")).amax(-1).masked_fill_(none, nan)
+        stacked = torch.where(defined, stacked, 0.0)
+    columns = zip(figures, stacked.sum(-1) / rows, low, high, rows, strict=True)
     return {name: Aggregated(units[name], *column) for name, *column in columns}
 
 

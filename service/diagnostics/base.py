@@ -1,5 +1,6 @@
 """What a diagnostic is: arithmetic on the statistics of the rows, with its meaning beside it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,12 +17,15 @@ Need = Literal["weights", "logits", "scores"]
 class Rows:
     """The statistics of all rows (batch, heads, N) in float64, and what follows at once.
 
-    l = 1 + tail is Σ exp(s − m); P = 1/l the largest weight; Q = Σ_{j≠a} p² and R = Σ_{j≠a} p³.
-    Scores are those before scale, softcap and bias.
+    l = 1 + tail is Σ exp(s − m) and `log_total` its logarithm; P = 1/l the largest weight;
+    Q = Σ_{j≠a} p² and R = Σ_{j≠a} p³. Scores are those before scale, softcap and bias.
     """
 
     statistics: RowStatistics
+    log_visible: Tensor
     total: Tensor
+    log_total: Tensor
+    entropy: Tensor
     largest: Tensor
     squares: Tensor
     cubes: Tensor
@@ -41,9 +45,14 @@ class Rows:
             mean, squares = statistics.mean / scale, statistics.squares / scale / scale
             extreme = torch.maximum(statistics.maximum.abs(), statistics.minimum.abs())
             largest = extreme / abs(scale)
+        log_total = torch.log1p(statistics.tail)
         return cls(
             statistics=statistics,
+            log_visible=count.log(),
             total=total,
+            log_total=log_total,
+            # No ε inside a logarithm, no difference of large numbers.
+            entropy=log_total - statistics.gap1 / total,
             largest=1 / total,
             squares=statistics.tail2 / total**2,
             cubes=statistics.tail3 / total**3,
@@ -61,6 +70,12 @@ class Rows:
     def sound(self) -> Tensor:
         """Rows without an overflowed logit."""
         return self.statistics.overflowed == 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row sees two keys and has no overflowed logit."""
+        few = bool((self.visible < 2).any())
+        return not few and not bool(self.statistics.overflowed.any())
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +116,8 @@ def evaluate(members: Sequence[Diagnostic], rows: Rows) -> dict[str, Tensor]:
     All at once: the figures of a small request are far quicker than one operation on each.
     """
     figures = torch.stack([member.compute(rows) for member in members])
-    least = torch.tensor([member.least_keys for member in members]).view(-1, 1, 1, 1)
-    defined = (rows.visible >= least) & rows.sound & torch.isfinite(figures)
-    figures = torch.where(defined | (least == 0), figures, float("nan"))
+    if not (rows.complete and math.isfinite(figures.sum())):
+        least = torch.tensor([member.least_keys for member in members]).view(-1, 1, 1, 1)
+        defined = (rows.visible >= least) & rows.sound & torch.isfinite(figures)
+        figures = torch.where(defined | (least == 0), figures, float("nan"))
     return dict(zip((member.name for member in members), figures, strict=True))

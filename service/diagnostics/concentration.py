@@ -1,19 +1,13 @@
 """How close to one-hot a row is."""
 
-import torch
 from torch import Tensor
 
 from service.diagnostics.base import Diagnostic, Rows
 
 
-def entropy(rows: Rows) -> Tensor:
-    """Ln(1 + t) − e1/l, in nats: no ε inside a logarithm, no difference of large numbers."""
-    return torch.log1p(rows.statistics.tail) - rows.statistics.gap1 / rows.total
-
-
 def normalized_entropy(rows: Rows) -> Tensor:
     """Entropy over that of uniform weights on the visible keys."""
-    return entropy(rows) / rows.visible.clamp(min=1).log()
+    return rows.entropy / rows.log_visible
 
 
 def participation_ratio(rows: Rows) -> Tensor:
@@ -29,7 +23,7 @@ CONCENTRATION = (
         unit="nat",
         range="[0, ln n]",
         source="Shannon 1948; Zhai et al. 2023, arXiv 2303.06296 (attention entropy collapse)",
-        compute=entropy,
+        compute=lambda rows: rows.entropy,
     ),
     Diagnostic(
         name="normalized_entropy",
@@ -49,7 +43,7 @@ CONCENTRATION = (
         unit="keys",
         range="[1, n]",
         source="Hill 1973, number of order 1",
-        compute=lambda rows: entropy(rows).exp(),
+        compute=lambda rows: rows.entropy.exp(),
     ),
     Diagnostic(
         name="participation_ratio",

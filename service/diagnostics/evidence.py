@@ -32,6 +32,8 @@ class Evidence:
 
 
 def _largest(figures: Tensor) -> float | None:
+    if figures.numel() and math.isfinite(largest := float(figures.max())):
+        return largest
     finite = figures[torch.isfinite(figures)]
     return float(finite.max()) if finite.numel() else None
 

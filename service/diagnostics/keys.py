@@ -8,7 +8,7 @@ from service.diagnostics.base import Diagnostic, Rows
 
 def log_sum_exp(rows: Rows) -> Tensor:
     """Ln Σ exp(s) = m + ln(1 + tail); −∞ for a row without a visible key."""
-    return rows.statistics.maximum + torch.log1p(rows.statistics.tail)
+    return rows.statistics.maximum + rows.log_total
 
 
 def argmax(rows: Rows) -> Tensor:

@@ -1,7 +1,5 @@
 """How large the logits are, after scale, softcap and bias."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -15,7 +13,7 @@ def variance(rows: Rows) -> Tensor:
 
 def saturation_index(rows: Rows) -> Tensor:
     """σ / sqrt(2 ln n)."""
-    return variance(rows).sqrt() / (math.sqrt(2) * rows.visible.clamp(min=1).log().sqrt())
+    return variance(rows).sqrt() / (2 * rows.log_visible).sqrt()
 
 
 def max_abs(rows: Rows) -> Tensor:
