@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from service.analysis import PASS_NAME, Analysis, Verdict
+from service.analysis import PASS_NAME
 from service.diagnostics.aggregate import Aggregated
 from service.diagnostics.verdict import RULES_VERSION
+from service.report import Analysis, Verdict
 from service.theory.panel import Panel, Prediction
 from service.wire.answers import Part
 

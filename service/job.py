@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from schemas.attention import AttentionRequest
-from service.analysis import Analysis, Runtime, analyse
+from service.analysis import Runtime, analyse
 from service.answer import part
 from service.attention.workers import Workers
 from service.estimate import Estimate, check, check_elements, estimate, text_bytes
 from service.plan import Plan, plan
 from service.ranking import rank
+from service.report import Analysis
 from service.settings import Settings
 from service.wire import json_answer, json_call, safetensors_answer, safetensors_call
 from service.wire.answers import Answer

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from service.analysis import Analysis
 from service.diagnostics.verdict import Level
+from service.report import Analysis
 
 _ORDER: dict[Level | None, int] = {"saturated": 0, "sharp": 1, "diffuse": 2, "healthy": 3, None: 4}
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from schemas.attention import AttentionRequest
-from service.analysis import Analysis, Runtime
+from service.analysis import Runtime
 from service.analysis import analyse as run
 from service.attention.statistics import RowStatistics
 from service.attention.workers import Workers
 from service.diagnostics import DIAGNOSTICS, Rows, evaluate
 from service.plan import plan
+from service.report import Analysis
 
 CPU = torch.device("cpu")
 
