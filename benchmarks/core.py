@@ -16,10 +16,11 @@ from torch import Tensor
 from benchmarks import naive
 from benchmarks.compare import ROUNDS, interleave, machine, ratio
 from schemas.attention import AttentionRequest
-from service.analysis import Runtime, analyse
+from service.analysis import analyse
 from service.attention.workers import Workers
 from service.engine.devices import usable_cores
 from service.plan import plan
+from service.runtime import Runtime
 
 SHAPES = (
     (1, 8, 10, 64),

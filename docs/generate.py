@@ -4,13 +4,14 @@ from pathlib import Path
 
 from service.api.problems import known_problems
 from service.diagnostics import DIAGNOSTICS
+from service.diagnostics.included import INCLUDED
 from service.diagnostics.verdict import HEAD_RULES, REGIMES, RULES_VERSION
+from service.includes import INCLUDES
 from service.job import ENCODINGS
 from service.limits import UNITS
 from service.masks import MASKS
 from service.mechanisms import MECHANISMS
 from service.normalizers import NORMALIZERS
-from service.plan import INCLUDES
 from service.settings import Settings
 
 FILE = Path(__file__).with_name("reference.md")
@@ -33,10 +34,25 @@ def table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def _mechanisms() -> str:
     rows = [
-        (f"`{d.name}`", d.meaning, f"`{d.formula}`", d.source)
-        for d in (*(m.description for m in MECHANISMS.values()), *NORMALIZERS.values())
+        (
+            f"`{d.name}`",
+            d.meaning,
+            f"`{d.formula}`",
+            d.shapes,
+            "; ".join(f"`{p}`" for p in d.parameters) or "–",
+            d.source,
+        )
+        for d in (m.description for m in MECHANISMS.values())
     ]
-    return table(("name", "meaning", "formula", "source"), rows)
+    return table(("name", "meaning", "formula", "inputs", "parameters", "source"), rows)
+
+
+def _normalizers() -> str:
+    rows = [
+        (f"`{d.name}`", d.meaning, f"`{d.formula}`", d.memory, d.source)
+        for d in (n.description for n in NORMALIZERS.values())
+    ]
+    return table(("name", "meaning", "formula", "memory", "source"), rows)
 
 
 def _masks() -> str:
@@ -48,7 +64,7 @@ def _masks() -> str:
 def _diagnostics() -> str:
     rows = [
         (f"`{d.name}`", d.meaning, f"`{d.formula}`", d.unit, d.range, d.domain, d.source)
-        for d in DIAGNOSTICS.values()
+        for d in (*DIAGNOSTICS.values(), *INCLUDED.values())
     ]
     return table(("name", "meaning", "formula", "unit", "range", "defined for", "source"), rows)
 
@@ -77,8 +93,10 @@ def reference() -> str:
     encodings = [(f"`{name}`", meaning) for name, meaning in ENCODINGS.items()]
     parts = [
         _INTRODUCTION,
-        "## Mechanisms and normalisers",
+        "## Mechanisms",
         _mechanisms(),
+        "## Normalisers",
+        _normalizers(),
         "## Masks",
         _masks(),
         "## Diagnostics",

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from schemas.diagnostics import Aggregate, Numerics, Theory, Verdict
+from schemas.diagnostics import Aggregate, Gradients, Numerics, Theory, Verdict
 from schemas.inputs import Inputs, SeededInputs
 from schemas.masks import Mask
 from schemas.mechanisms import Mechanism, ScaledDotProduct
@@ -22,14 +22,35 @@ IncludeName = Literal[
     "key_share",
     "sparsity",
     "jacobian_spectral",
+    "flip_margin",
+    "gradients",
+    "perturbation",
 ]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Sparsity(Strict):
+class IncludeSparsity(Strict):
     """The share of visible weights below `threshold` times the row's maximum."""
 
     name: Literal["sparsity"]
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.01
+
+
+class IncludeGradients(Strict):
+    """How much gradient reaches query, key and value from a normal one on the output."""
+
+    name: Literal["gradients"]
+    seed: Seed = Field(0, description="Of the upstream gradient, randn of the output's shape.")
+
+
+class IncludePerturbation(Strict):
+    """How far weights and output move when query and key do."""
+
+    name: Literal["perturbation"]
+    seed: Seed = 0
+    relative_noise: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="Standard deviation of the noise over the RMS of query, of key."
+    )
 
 
 class IncludeOptions(Strict):
@@ -41,12 +62,15 @@ class IncludeOptions(Strict):
 def _include_form(value: object) -> str:
     if not isinstance(value, dict):
         return "name"
-    return "sparsity" if value.get("name") == "sparsity" else "options"
+    name = value.get("name")
+    return name if name in ("sparsity", "gradients", "perturbation") else "options"
 
 
 IncludeItem = Annotated[
     Annotated[IncludeName, Tag("name")]
-    | Annotated[Sparsity, Tag("sparsity")]
+    | Annotated[IncludeSparsity, Tag("sparsity")]
+    | Annotated[IncludeGradients, Tag("gradients")]
+    | Annotated[IncludePerturbation, Tag("perturbation")]
     | Annotated[IncludeOptions, Tag("options")],
     Discriminator(_include_form),
 ]
@@ -105,6 +129,12 @@ class ResolvedMechanism(Answer):
     softcap: float | None
     normalizer: str
     qk_norm: str
+    score: str | None = Field(None, description="Of multiplicative.")
+    heads: int | None = Field(None, description="Of multi_head.")
+    kv_heads: int | None = Field(None, description="Of multi_head; null = heads.")
+    parameters: dict[str, Any] | None = Field(
+        None, description="Whether given or seeded, and the shapes of the learned weights."
+    )
 
 
 class Shape(Answer):
@@ -115,8 +145,13 @@ class Shape(Answer):
     kv_heads: int
     query_length: int
     key_length: int
+    d_q: int | None = Field(None, description="Where it differs from d_k.")
     d_k: int | None
     d_v: int | None
+    query_dim: int | None = Field(None, description="Of multi_head: the model's dimensions.")
+    key_dim: int | None = None
+    value_dim: int | None = None
+    output_dim: int | None = None
 
 
 class Timing(Answer):
@@ -154,6 +189,7 @@ class Analysis(Answer):
     verdict: Verdict | None = None
     numerics: Numerics
     theory: Theory | None = None
+    gradients: Gradients | None = None
     omitted: list[str] = Field(default=[])
 
 

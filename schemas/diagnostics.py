@@ -31,6 +31,7 @@ class Evidence(Answer):
     source: str
     holds: bool | None
     meaning: str
+    below: bool = Field(description="Whether it holds below the threshold, not above.")
 
 
 class Verdict(Answer):
@@ -43,6 +44,36 @@ class Verdict(Answer):
     evidence: list[Evidence]
     advice: list[str]
     rules: str = Field(description="Version of the rules; see /v1/catalogue.")
+    reason: str | None = Field(None, description="Why there is no level, where there is none.")
+
+
+class PerHeadFigure(Answer):
+    """A figure of each (batch, head), or null with a reason."""
+
+    query: PerHead | None
+    reason: str | None = None
+
+
+class Gradients(Answer):
+    """RMS of the gradients of <g, output>, g = randn of the output's shape from the seed.
+
+    Query, key and value count as three tensors, even where one was given for all.
+    """
+
+    seed: int
+    query: PerHead = Field(description="Per (batch, head) of that tensor.")
+    key: PerHead
+    value: PerHead
+    projected: dict[str, PerHead] | None = Field(
+        None, description="multi_head: the same for the projected query, key and value."
+    )
+    parameters: dict[str, float] = Field(description="Learned weights, by name.")
+    closed_form: PerHeadFigure = Field(
+        description="Of the heads' query by scale · Cov_p(V, K)ᵀ g, from weights and output alone."
+    )
+    relative_to_uniform: PerHeadFigure = Field(
+        description="Of the heads' query, over what it would be with equal weights on all keys."
+    )
 
 
 class Numerics(Answer):

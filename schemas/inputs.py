@@ -14,8 +14,8 @@ class SeededInputs(Strict):
     """Normal query, key and value drawn from a seed, reproducible with three lines of PyTorch.
 
     `g = torch.Generator().manual_seed(seed)`, then `torch.randn(shape, generator=g)` for query
-    (batch, heads, query_length, d_k), key (batch, kv_heads, key_length, d_k) and value
-    (batch, kv_heads, key_length, d_v), in that order.
+    (batch, heads, query_length, d_q), key (batch, kv_heads, key_length, d_k) and value
+    (batch, kv_heads, key_length, d_v), in that order. For multi_head, (batch, length, model_dim).
     """
 
     kind: Literal["seeded"] = "seeded"
@@ -25,9 +25,15 @@ class SeededInputs(Strict):
     kv_heads: Extent | None = Field(None, description="Key/value heads; absent = heads.")
     query_length: Extent = 16
     key_length: Extent | None = Field(None, description="Absent = query_length.")
-    d_q: Extent | None = Field(None, description="Query dimension; dot products need d_q = d_k.")
+    d_q: Extent | None = Field(
+        None, description="Query dimension; absent = d_k, which dot products need."
+    )
     d_k: Extent = 64
     d_v: Extent | None = Field(None, description="Value dimension; absent = d_k.")
+    model_dim: Extent | None = Field(
+        None,
+        description="multi_head only, in place of heads, kv_heads, d_q, d_k and d_v; absent = 512.",
+    )
     mean: Annotated[float, Field(ge=-1e6, le=1e6)] = 0.0
     std: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     self_attention: bool = Field(
@@ -36,7 +42,10 @@ class SeededInputs(Strict):
 
 
 class TensorInputs(Strict):
-    """Tensors of rank 4 (batch, head, length, dim), 3 (batch, length, dim) or 2 (length, dim)."""
+    """Tensors of rank 4 (batch, head, length, dim), 3 (batch, length, dim) or 2 (length, dim).
+
+    multi_head takes rank 3 (batch, length, model_dim) or 2 (length, model_dim).
+    """
 
     kind: Literal["tensors"]
     query: NumberTensor

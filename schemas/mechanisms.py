@@ -2,24 +2,99 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from schemas.normalizers import NormalizerName
+from schemas.parameters import (
+    AdditiveParameters,
+    Extent,
+    MultiHeadParameters,
+    MultiplicativeParameters,
+    SeededParameters,
+    SeededWeights,
+    parameters_form,
+)
 from schemas.strict import Strict
 
+QkNorm = Literal["none", "l2", "rms"]
+_FORM = Discriminator(parameters_form)
 
-class ScaledDotProduct(Strict):
-    """Softmax(scale · q kᵀ) v (Vaswani et al. 2017, arXiv 1706.03762)."""
 
-    kind: Literal["scaled_dot_product"] = "scaled_dot_product"
+class MechanismOptions(Strict):
+    """What every mechanism takes."""
+
     scale: float | None = Field(
-        None, description="Factor on the scores; absent = 1/sqrt(d_k). 0 and negative are legal."
+        None,
+        description="Factor on the scores; absent = the mechanism's default, which the answer "
+        "shows. 0 and negative are legal; a temperature t is the default divided by t.",
     )
     softcap: Annotated[float, Field(ge=1e-6, le=1e9)] | None = Field(
         None, description="c · tanh(logit / c), before bias and masks; absent = none."
     )
     normalizer: NormalizerName = "softmax"
-    qk_norm: Literal["none"] = Field("none", description="Normalisation of query and key.")
+    qk_norm: QkNorm = Field(
+        "none",
+        description="Normalisation of query and key before their dot product: l2 = x/‖x‖ (default "
+        "scale then sqrt(d_k)), rms = x/sqrt(mean x²).",
+    )
 
 
-Mechanism = ScaledDotProduct
+class ScaledDotProduct(MechanismOptions):
+    """softmax(q kᵀ / sqrt(d_k)) v (Vaswani et al. 2017, arXiv 1706.03762)."""
+
+    kind: Literal["scaled_dot_product"] = "scaled_dot_product"
+
+
+class Additive(MechanismOptions):
+    """vᵀ tanh(W_q q + W_k k + b) (Bahdanau, Cho and Bengio 2014, arXiv 1409.0473); scale 1."""
+
+    kind: Literal["additive"]
+    parameters: Annotated[
+        Annotated[SeededParameters, Tag("seeded")] | Annotated[AdditiveParameters, Tag("given")],
+        _FORM,
+    ] = SeededParameters()
+
+
+class Multiplicative(MechanismOptions):
+    """q·k, qᵀ W k or vᵀ tanh(W [q; k]) (Luong et al. 2015, arXiv 1508.04025); scale 1."""
+
+    kind: Literal["multiplicative"]
+    score: Literal["dot", "general", "concat"] = Field(
+        "dot", description="dot: q·k; general: qᵀ W k; concat: vᵀ tanh(W [q; k])."
+    )
+    parameters: Annotated[
+        Annotated[SeededParameters, Tag("seeded")]
+        | Annotated[MultiplicativeParameters, Tag("given")],
+        _FORM,
+    ] = Field(SeededParameters(), description="Of general and concat; dot has none.")
+
+
+class MultiHead(MechanismOptions):
+    """Projections to heads, scaled dot products, and a projection back (Vaswani et al. 2017)."""
+
+    kind: Literal["multi_head"]
+    heads: Extent = 8
+    kv_heads: Extent | None = Field(
+        None, description="Key/value heads: fewer = grouped-query, 1 = multi-query; absent = heads."
+    )
+    parameters: Annotated[
+        Annotated[SeededWeights, Tag("seeded")] | Annotated[MultiHeadParameters, Tag("given")],
+        _FORM,
+    ] = SeededWeights()
+
+
+def mechanism_kind(value: object) -> str | None:
+    """The tag of a mechanism; scaled_dot_product where it says nothing."""
+    if isinstance(value, dict):
+        kind = value.get("kind", "scaled_dot_product")
+        return kind if isinstance(kind, str) else None
+    return getattr(value, "kind", None)
+
+
+Mechanism = Annotated[
+    Annotated[ScaledDotProduct, Tag("scaled_dot_product")]
+    | Annotated[Additive, Tag("additive")]
+    | Annotated[Multiplicative, Tag("multiplicative")]
+    | Annotated[MultiHead, Tag("multi_head")],
+    Discriminator(mechanism_kind),
+]

@@ -2,4 +2,4 @@
 
 from typing import Literal
 
-NormalizerName = Literal["softmax"]
+NormalizerName = Literal["softmax", "softmax_one", "sparsemax", "entmax15", "sigmoid"]

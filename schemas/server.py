@@ -55,6 +55,9 @@ class Entry(Answer):
     range: str | None = None
     source: str | None = None
     domain: str | None = Field(None, description="Where it is defined.")
+    shapes: str | None = Field(None, description="Of a mechanism's inputs.")
+    parameters: list[str] | None = Field(None, description="A mechanism's learned weights.")
+    memory: str | None = Field(None, description="What of a row a normaliser must hold.")
 
 
 class Catalogue(Answer):

@@ -1,23 +1,22 @@
 """One analysis, from request to verdict: the story, top to bottom."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from schemas.inputs import WeightInputs
 from service import operands
-from service.attention.logits import Logits, Scorer
-from service.attention.second_pass import Revisited, revisit
-from service.attention.streaming import Attended, attend
-from service.attention.workers import Workers
+from service.attention.collected import Attended, Precision
+from service.attention.second_pass import Flips, Revisited, revisit
+from service.attention.streaming import attend
+from service.harms import Gradients, measure_gradients, perturb
 from service.masks import MASKS, CombinedMask
 from service.masks.resolve import ResolvedMask, resolve
-from service.mechanisms import MECHANISMS
-from service.mechanisms.given import GivenLogits, GivenWeights
 from service.operands import Operands
 from service.plan import Plan
 from service.report import Analysis, report
+from service.runtime import Runtime
+from service.scored import Scored, score
 
 PASS_NAME = "eager"
 _SUM_TOLERANCE = {
@@ -28,15 +27,6 @@ _SUM_TOLERANCE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """Where an analysis runs, on which threads, and how it is told to stop."""
-
-    device: torch.device
-    workers: Workers
-    checkpoint: Callable[[], None] = lambda: None
-
-
 @torch.inference_mode()
 def analyse(plan: Plan, runtime: Runtime) -> Analysis:
     """Run one analysis.
@@ -44,52 +34,81 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
     Raises:
         NonFinite, Invalid, InvalidMask: what only the tensors themselves tell.
     """
-    request = plan.request
+    request, compute = plan.request, plan.request.compute
     taken = operands.prepare(
         request.inputs,
-        cast=request.compute.dtype,
+        plan.given_shape,
+        cast=compute.dtype,
         device=runtime.device,
-        nonfinite=request.compute.nonfinite,
+        nonfinite=compute.nonfinite,
     )
     mask = resolve(request.mask, plan.shape, MASKS, dtype=plan.compute_dtype, device=runtime.device)
-    logits, scale = _logits(plan, taken, mask)
+    scored = score(plan, taken, mask, runtime)
     attended = attend(
-        logits,
-        taken.value,
+        scored.logits,
+        scored.value,
+        plan.normalizer,
         shape=plan.shape,
         wanted=plan.wanted,
-        dtype=plan.compute_dtype,
-        answer_dtype=plan.answer_dtype,
+        precision=_precision(plan, scored),
         device=runtime.device,
         workers=runtime.workers,
         checkpoint=runtime.checkpoint,
     )
-    again = _second(plan, logits, mask, attended, runtime)
+    again = _second(plan, scored, mask, attended, runtime)
+    gradients = _harms(plan, taken, scored, attended, again, runtime)
+    _finish(plan, scored, attended)
     row_sums = _restore_weights(plan, taken, attended, masked=mask.members != ())
-    return report(plan, taken, mask, scale, attended, again, row_sums)
+    return report(plan, taken, mask, scored, attended, again, row_sums, gradients)
 
 
-def _logits(plan: Plan, taken: Operands, mask: ResolvedMask) -> tuple[Logits, float | None]:
-    """The pipeline up to the normaliser, and the resolved scale."""
-    mechanism = plan.request.mechanism
-    if taken.given is not None:
-        given: GivenLogits | GivenWeights
-        if isinstance(plan.request.inputs, WeightInputs):
-            operands.check_weights(taken.given)
-            given = GivenWeights(taken.given)
-        else:
-            given = GivenLogits(taken.given)
-        return Logits(given, CombinedMask((*mask.members, given)), None, None), None
-    member = MECHANISMS[mechanism.kind]
-    scale = member.default_scale(plan.shape) if mechanism.scale is None else mechanism.scale
-    scorer: Scorer = member.scorer(taken, plan.shape)
-    return Logits(scorer, CombinedMask(mask.members), scale, mechanism.softcap), scale
+def _precision(plan: Plan, scored: Scored) -> Precision:
+    """What is computed with once more is not rounded before."""
+    again = "gradients" in plan.include or _finishes(scored)
+    output = plan.compute_dtype if again else plan.answer_dtype
+    return Precision(plan.compute_dtype, output, plan.answer_dtype)
+
+
+def _finishes(scored: Scored) -> bool:
+    return scored.prepared is not None and scored.prepared.finish is not None
+
+
+def _harms(
+    plan: Plan,
+    taken: Operands,
+    scored: Scored,
+    attended: Attended,
+    again: Revisited,
+    runtime: Runtime,
+) -> Gradients | None:
+    """Gradients, and the figures per row of a perturbation, where they are included."""
+    statistics = attended.statistics
+    if "perturbation" in plan.include:
+        again.rows |= perturb(plan, taken, scored, statistics, runtime)
+    if "gradients" not in plan.include or attended.output is None:
+        return None
+    return measure_gradients(plan, taken, scored, statistics, attended.output, runtime)
+
+
+def _finish(plan: Plan, scored: Scored, attended: Attended) -> None:
+    """From the heads' output to the mechanism's, in the answer's dtype."""
+    if attended.output is None:
+        return
+    if "output" not in plan.include:
+        attended.output = None
+        return
+    if scored.prepared is not None and scored.prepared.finish is not None:
+        attended.output = scored.prepared.finish(attended.output)
+    attended.output = attended.output.to(plan.answer_dtype)
 
 
 def _second(
-    plan: Plan, logits: Logits, mask: ResolvedMask, attended: Attended, runtime: Runtime
+    plan: Plan, scored: Scored, mask: ResolvedMask, attended: Attended, runtime: Runtime
 ) -> Revisited:
-    if not plan.second.anything:
+    second, logits = plan.second, scored.logits
+    if plan.wants_flips and scored.prepared is not None and scored.scale is not None:
+        second = replace(second, flips=Flips(scored.prepared.key, scored.scale))
+    if not second.anything:
         return Revisited()
     if isinstance(plan.request.inputs, WeightInputs):
         # A given weight of 0 has no logit for the sums, but its key is seen all the same.
@@ -97,7 +116,8 @@ def _second(
     return revisit(
         logits,
         attended.statistics,
-        plan.second,
+        second,
+        plan.normalizer,
         shape=plan.shape,
         dtype=plan.compute_dtype,
         device=runtime.device,

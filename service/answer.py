@@ -6,14 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from schemas.parameters import SeededWeights
 from service.analysis import PASS_NAME
 from service.diagnostics.aggregate import Aggregated
+from service.diagnostics.included import INCLUDED
 from service.diagnostics.verdict import RULES_VERSION
+from service.harms import Gradients
 from service.report import Analysis, Verdict
 from service.theory.panel import Panel, Prediction
 from service.wire.answers import Part
 
-_INTEGERS = ("visible_keys", "argmax")
+_INTEGERS = ("visible_keys", "argmax", "support_size")
 _WITH_QUERY_AXES = ("output", "weights", "logits", "scores")
 
 
@@ -33,13 +36,17 @@ def part(name: str | None, analysis: Analysis) -> Part:
             name: _aggregate(figure, _dtype(analysis)) for name, figure in included.items()
         }
         if "sparsity" in included:
-            document["diagnostics"]["sparsity"]["threshold"] = analysis.plan.sparsity_threshold
+            document["diagnostics"]["sparsity"]["threshold"] = (
+                analysis.plan.include.sparsity.threshold
+            )
     if analysis.verdict is not None:
         document["verdict"] = _verdict(analysis.verdict)
     document["numerics"] = _numerics(analysis)
     if analysis.theory is not None:
         document["theory"] = _theory(analysis.theory)
-    document["omitted"] = list(analysis.plan.omitted)
+    if analysis.gradients is not None:
+        document["gradients"] = _gradients(analysis.gradients, _dtype(analysis))
+    document["omitted"] = list(analysis.plan.include.omitted)
     return Part(name, document, _tensors(analysis), _rows(analysis))
 
 
@@ -47,7 +54,8 @@ def _included(analysis: Analysis) -> dict[str, Aggregated]:
     """All aggregates, or only those included by name: sparsity and jacobian_spectral."""
     include = analysis.plan.include
     every = "diagnostics" in include
-    return {n: f for n, f in analysis.diagnostics.items() if every or n in include}
+    figures = analysis.diagnostics.items()
+    return {n: f for n, f in figures if every or (n in INCLUDED and INCLUDED[n].include in include)}
 
 
 def _dtype(analysis: Analysis) -> torch.dtype:
@@ -55,20 +63,28 @@ def _dtype(analysis: Analysis) -> torch.dtype:
 
 
 def _mechanism(analysis: Analysis) -> dict[str, Any]:
+    """As it was applied; of learned weights only whether and from which seed they were drawn."""
     request = analysis.plan.request.mechanism
-    return {
+    written = {
         "kind": request.kind,
+        **request.model_dump(exclude={"kind", "parameters"}),
         "scale": analysis.scale,
-        "softcap": request.softcap,
-        "normalizer": request.normalizer,
-        "qk_norm": request.qk_norm,
     }
+    source = analysis.plan.mechanism.source(request) if analysis.plan.scored else None
+    if source is None:
+        return written
+    drawn = source.model_dump() if isinstance(source, SeededWeights) else {"kind": "given"}
+    extents = {p.name: list(p.shape) for p in analysis.plan.parameters if p.drawn}
+    return {**written, "parameters": {**drawn, "shapes": extents}}
 
 
 def _shape(analysis: Analysis) -> dict[str, int | None]:
     shape = asdict(analysis.plan.shape)
     del shape["query_rank"]
-    return shape
+    if shape["d_q"] == shape["d_k"]:
+        del shape["d_q"]
+    model = shape.pop("model") or {}
+    return {**shape, **model}
 
 
 def _mask(analysis: Analysis) -> dict[str, Any]:
@@ -97,7 +113,7 @@ def _figures(exact: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
-    return {
+    written = {
         "level": verdict.level,
         "heads": verdict.heads,
         "shares": verdict.shares,
@@ -106,6 +122,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "advice": verdict.advice,
         "rules": RULES_VERSION,
     }
+    return written if verdict.reason is None else {**written, "reason": verdict.reason}
 
 
 def _numerics(analysis: Analysis) -> dict[str, Any]:
@@ -122,6 +139,23 @@ def _numerics(analysis: Analysis) -> dict[str, Any]:
         written["advice"] = advice
     if sums is not None:
         written |= dict(zip(("row_sum_min", "row_sum_max", "row_sums_off"), sums, strict=True))
+    return written
+
+
+def _gradients(found: Gradients, dtype: torch.dtype) -> dict[str, Any]:
+    def per_head(figure: Tensor | None, reason: str | None) -> dict[str, Any]:
+        written: dict[str, Any] = {"query": None if figure is None else _figures(figure, dtype)}
+        return written if reason is None else {**written, "reason": reason}
+
+    written = {
+        "seed": found.seed,
+        **{name: _figures(rms, dtype) for name, rms in found.inputs.items()},
+        "parameters": found.parameters,
+        "closed_form": per_head(found.closed_form, found.closed_form_reason),
+        "relative_to_uniform": per_head(found.relative_to_uniform, found.relative_reason),
+    }
+    if found.projected:
+        written["projected"] = {n: _figures(rms, dtype) for n, rms in found.projected.items()}
     return written
 
 
@@ -148,11 +182,15 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
 
 
 def _tensors(analysis: Analysis) -> dict[str, Tensor]:
-    """Output and matrices lose the axes that the query lacks; key_share never does."""
-    rank = analysis.plan.shape.query_rank
+    """Output and matrices lose the axes that the query lacks; key_share never does.
+
+    Nor do the matrices of a mechanism with heads of its own.
+    """
+    shape = analysis.plan.shape
+    dropping = ("output",) if shape.model is not None else _WITH_QUERY_AXES
     found = {}
     for name, tensor in analysis.tensors.items():
-        shaped = _drop_axes(tensor, rank) if name in _WITH_QUERY_AXES else tensor
+        shaped = _drop_axes(tensor, shape.query_rank) if name in dropping else tensor
         found[name] = shaped if shaped.dtype != torch.float64 else shaped.to(_exact(name, analysis))
     return found
 

@@ -3,10 +3,12 @@
 import math
 from dataclasses import dataclass
 
-from service.attention.blocks import KEY_BLOCK, unit_logits
+from service.attention.blocks import unit_logits
+from service.attention.normalizing import Direct
 from service.attention.statistics import RowStatistics
+from service.attention.streaming import key_block
+from service.diagnostics import DIAGNOSTICS
 from service.limits import within
-from service.mechanisms import MECHANISMS
 from service.plan import Plan
 from service.settings import Settings
 
@@ -21,6 +23,15 @@ _CHARACTER_BYTES = 7
 # A group's name in a file: before each of its tensors, and once in the metadata.
 _MOST_ENTRIES = 40
 _FIXED_BYTES = 4 * 2**20
+_MOST_FIGURES = len(DIAGNOSTICS) + 8
+# Measured: a sort in float64 costs as much as a hundred sweeps.
+_FLOPS_A_LOGIT = {
+    "softmax": 20,
+    "softmax_one": 20,
+    "sigmoid": 60,
+    "sparsemax": 300,
+    "entmax15": 300,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +98,16 @@ def check_elements(plan: Plan, settings: Settings) -> None:
     Raises:
         LimitExceeded: the first tensor that is too large.
     """
-    shape = plan.shape
-    keys = shape.batch * shape.kv_heads * shape.key_length
+    given, shape = plan.given_shape, plan.shape
     tensors = {
-        "query": shape.rows * (shape.d_k or 0),
-        "key": keys * (shape.d_k or 0),
-        "value": keys * (shape.d_v or 0),
-        "output": shape.rows * (shape.d_v or 0),
+        "query": given.rows * (given.d_q or 0),
+        "key": given.keys * (given.d_k or 0),
+        "value": given.keys * (given.d_v or 0),
+        **{parameter.name: parameter.elements for parameter in plan.parameters},
+        "output": shape.output_elements,
         "rows of the diagnostics": shape.rows,
     }
-    if plan.wanted.matrices or not plan.from_products:
+    if plan.wanted.matrices or not plan.scored:
         tensors["weights"] = shape.logits
     for name, elements in tensors.items():
         within(settings, "max_elements", elements, f"{name}, in elements")
@@ -104,24 +115,61 @@ def check_elements(plan: Plan, settings: Settings) -> None:
 
 def _flops(plan: Plan) -> int:
     shape = plan.shape
-    mechanism = MECHANISMS[plan.request.mechanism.kind]
-    scores = mechanism.flops(shape) if plan.from_products else shape.logits
+    scores = shape.logits
+    if plan.scored:
+        scores = plan.mechanism.flops(plan.request.mechanism, shape)
     weighing = 2 * shape.logits * (shape.d_v or 0) if plan.wanted.output else 0
-    row_pass = 20 * shape.logits
-    again = scores + 40 * shape.logits if plan.second.anything else 0
-    bisection = 300 * shape.logits if plan.second.jacobian_spectral else 0
-    return scores + weighing + row_pass + again + bisection
+    row_pass = _FLOPS_A_LOGIT[plan.request.mechanism.normalizer] * shape.logits
+    return scores + weighing + row_pass + _flops_again(plan, scores)
+
+
+def _flops_again(plan: Plan, scores: int) -> int:
+    """What is included beyond the pass: scores once more, and what is made of them."""
+    shape, total = plan.shape, 0
+    weighing = 2 * shape.logits * (shape.d_v or 0)
+    if plan.second.anything or plan.wants_flips:
+        total += scores + 40 * shape.logits
+    if plan.second.jacobian_spectral:
+        total += 300 * shape.logits
+    if plan.wants_flips:
+        total += 3 * shape.logits * (shape.d_k or 0)
+    if "gradients" in plan.include:
+        total += 8 * scores + 3 * weighing + 100 * shape.logits
+    if "perturbation" in plan.include:
+        total += 3 * scores + 2 * weighing + 100 * shape.logits
+    return total
 
 
 def _operand_bytes(plan: Plan) -> int:
-    """Inputs as drawn or decoded, cast to the answer's dtype and the compute dtype, and aligned."""
-    shape = plan.shape
-    keys = shape.batch * shape.kv_heads * shape.key_length
-    elements = shape.rows * (shape.d_k or 0) + keys * ((shape.d_k or 0) + (shape.d_v or 0))
-    if not plan.from_products:
-        elements += shape.logits
-    copies = 4 + plan.answer_dtype.itemsize + 2 * plan.compute_dtype.itemsize
-    return elements * copies
+    """Inputs as drawn or decoded, cast to the answer's dtype and the compute dtype, and aligned;
+    the mechanism's weights, and what they project the inputs to.
+    """  # noqa: D205
+    given = plan.given_shape
+    elements = given.rows * (given.d_q or 0) + given.keys * ((given.d_k or 0) + (given.d_v or 0))
+    if not plan.scored:
+        elements += given.logits
+    compute = plan.compute_dtype.itemsize
+    copies = 4 + plan.answer_dtype.itemsize + 2 * compute
+    weights = sum(parameter.elements for parameter in plan.parameters) * (8 + 3 * compute)
+    projected = 0
+    if plan.scored:
+        projected = plan.mechanism.projected_elements(plan.request.mechanism, plan.shape)
+    return elements * copies + weights + projected * 2 * compute + _harm_bytes(plan, projected)
+
+
+def _harm_bytes(plan: Plan, projected: int) -> int:
+    """Copies that gradients are taken on and the gradients; the perturbed operands."""
+    given, shape, compute = plan.given_shape, plan.shape, plan.compute_dtype.itemsize
+    inputs = given.rows * (given.d_q or 0) + given.keys * ((given.d_k or 0) + (given.d_v or 0))
+    heads = shape.rows * (shape.d_k or 0) + shape.keys * ((shape.d_k or 0) + (shape.d_v or 0))
+    outputs = shape.output_elements + shape.rows * (shape.d_v or 0)
+    elements = 0
+    if "gradients" in plan.include:
+        weights = sum(parameter.elements for parameter in plan.parameters)
+        elements += 4 * (inputs + weights) + 8 * heads + 4 * projected + 5 * outputs
+    if "perturbation" in plan.include:
+        elements += 5 * inputs + 2 * heads + 2 * projected
+    return elements * compute + 8 * (inputs if elements else 0)
 
 
 def _kept_bytes(plan: Plan) -> int:
@@ -129,7 +177,8 @@ def _kept_bytes(plan: Plan) -> int:
     shape, wide = plan.shape, plan.compute_dtype.itemsize
     kept = shape.rows * 8 * _KEPT_FIGURES
     if plan.wanted.output:
-        kept += shape.rows * (shape.d_v or 0) * (wide + plan.answer_dtype.itemsize)
+        heads_output = shape.rows * (shape.d_v or 0)
+        kept += (heads_output + shape.output_elements) * (wide + plan.answer_dtype.itemsize)
     if plan.wanted.weights:
         kept += shape.logits * plan.answer_dtype.itemsize
     kept += shape.logits * wide * (plan.wanted.logits + plan.wanted.scores)
@@ -143,11 +192,20 @@ def _kept_bytes(plan: Plan) -> int:
 
 def _scratch_bytes(plan: Plan) -> int:
     """One thread's buffers, masks and the float64 blocks of the exact way."""
-    shape = plan.shape
-    whole_rows = plan.wanted.matrices or plan.second.anything
-    key_block = shape.key_length if whole_rows else min(KEY_BLOCK, shape.key_length)
-    largest = unit_logits(shape, key_block=key_block)
-    return largest * (3 * plan.compute_dtype.itemsize + 10 * 8)
+    shape, wide = plan.shape, plan.compute_dtype.itemsize
+    keys = shape.key_length
+    if not plan.whole_rows:
+        keys = key_block(shape, plan.wanted, plan.normalizer)
+    largest = unit_logits(shape, key_block=keys)
+    # The sorts and sums of a normaliser that holds whole rows are in float64, with their indices.
+    direct = 12 * 8 if isinstance(plan.normalizer, Direct) else 0
+    tile = figures = 0
+    if plan.scored:
+        tile = plan.mechanism.tile_elements(plan.request.mechanism, shape)
+        figures = 4 * wide if tile else 0
+    # Gradients, flips and perturbations hold some twenty more of a block's size, most in float64.
+    harms = 20 * 8 if plan.whole_rows else 0
+    return largest * (3 * wide + 10 * 8 + direct + figures + harms) + tile * wide
 
 
 def _answer_bytes(plan: Plan, *, json: bool) -> int:
@@ -155,13 +213,13 @@ def _answer_bytes(plan: Plan, *, json: bool) -> int:
     per_number = _JSON_BYTES[wide] if json else wide
     numbers = 0
     if plan.wanted.output:
-        numbers += shape.rows * (shape.d_v or 0)
+        numbers += shape.output_elements
     numbers += shape.logits * (plan.wanted.weights + plan.wanted.logits + plan.wanted.scores)
     if "row_diagnostics" in plan.include:
-        numbers += shape.rows * 26
+        numbers += shape.rows * _MOST_FIGURES
     if plan.second.key_share:
         numbers += shape.batch * shape.heads * shape.key_length
-    per_head = shape.batch * shape.heads * 26 * 4 * _JSON_BYTES[wide]
+    per_head = shape.batch * shape.heads * _MOST_FIGURES * 4 * _JSON_BYTES[wide]
     matrices = plan.wanted.output + plan.wanted.weights + plan.wanted.logits + plan.wanted.scores
     brackets = 3 * shape.rows * matrices if json else 0
     return numbers * per_number + brackets + per_head + _label_bytes(plan) + 16_384

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from schemas.attention import AttentionRequest
-from service.analysis import Runtime, analyse
+from service.analysis import analyse
 from service.answer import part
 from service.attention.workers import Workers
 from service.estimate import Estimate, check, check_elements, estimate, text_bytes
 from service.plan import Plan, plan
 from service.ranking import rank
 from service.report import Analysis
+from service.runtime import Runtime
 from service.settings import Settings
 from service.wire import json_answer, json_call, safetensors_answer, safetensors_call
 from service.wire.answers import Answer
@@ -102,7 +103,7 @@ def write(
             "omitted": list(job.call.ignored),
         }
     elif job.call.ignored:
-        said = {"omitted": [*job.plans[0][1].omitted, *job.call.ignored]}
+        said = {"omitted": [*job.plans[0][1].include.omitted, *job.call.ignored]}
     answer = Answer(parts, {**said, **common})
     if job.accept == SAFETENSORS:
         return safetensors_answer.encode(answer)

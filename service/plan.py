@@ -1,45 +1,40 @@
 """What one request asks to be computed, resolved from it alone before anything is allocated."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from schemas.attention import AttentionRequest, Sparsity
-from schemas.inputs import LogitInputs, SeededInputs, TensorInputs, WeightInputs
+from schemas.attention import AttentionRequest
+from schemas.inputs import SeededInputs, TensorInputs
+from service import domains
+from service.attention.collected import Wanted
 from service.attention.second_pass import Second
-from service.attention.streaming import Wanted
 from service.errors import Invalid
-from service.operands import compute_dtype, dtype_of, shape_of
+from service.extents import shape_of
+from service.includes import Included, included
+from service.mechanisms import MECHANISMS
+from service.mechanisms.base import Mechanism
+from service.normalizers import NORMALIZERS, Normalizer
+from service.operands import compute_dtype, dtype_of
+from service.parameters import Parameter, check
 from service.shape import Shape
-
-DEFAULT_WEIGHTS_LIMIT = 2**20
-
-INCLUDES = {
-    "output": "weights @ value (batch, head, query, d_v), without the axes the query lacks.",
-    "weights": "The weights (batch, head, query, key). Dropped from the default above "
-    f"{DEFAULT_WEIGHTS_LIMIT:,} elements and then named in omitted.",
-    "diagnostics": "Every diagnostic per (batch, head): mean, min and max over rows; the verdict.",
-    "row_diagnostics": "Every diagnostic per row (batch, head, query).",
-    "logits": "What enters the normaliser; minus infinity (JSON null) where a mask forbids.",
-    "scores": "What the mechanism computes, before scale, softcap, bias and masks.",
-    "theory": "What independent normal entries would give, beside the measurement.",
-    "key_share": "Mean weight each key gets from the rows that see it (batch, head, key); sinks.",
-    "sparsity": "Share of a row's visible weights below a threshold (1 % of its maximum, the rule "
-    "of H2O, arXiv 2306.14048); as an object it takes a threshold.",
-    "jacobian_spectral": "Exact largest eigenvalue of the softmax Jacobian, per row.",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A validated request with everything resolved that its shapes determine."""
+    """A validated request with everything resolved that its shapes determine.
+
+    `given_shape` is that of the inputs as they lie, `shape` that of the heads; `parameters` are the
+    mechanism's learned weights.
+    """
 
     request: AttentionRequest
+    given_shape: Shape
     shape: Shape
+    parameters: tuple[Parameter, ...]
     answer_dtype: torch.dtype
-    include: frozenset[str]
-    sparsity_threshold: float
-    omitted: tuple[str, ...]
+    include: Included
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -47,7 +42,17 @@ class Plan:
         return compute_dtype(self.answer_dtype)
 
     @property
-    def from_products(self) -> bool:
+    def mechanism(self) -> Mechanism[Any]:
+        """The member that scores."""
+        return MECHANISMS[self.request.mechanism.kind]
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """The member that turns logits into weights."""
+        return NORMALIZERS[self.request.mechanism.normalizer]
+
+    @property
+    def scored(self) -> bool:
         """Whether scores are computed here, not given as logits or weights."""
         return isinstance(self.request.inputs, SeededInputs | TensorInputs)
 
@@ -59,7 +64,7 @@ class Plan:
     @property
     def wants_figures(self) -> bool:
         """Whether anything needs the diagnostics of the rows."""
-        return bool(self.include & {"diagnostics", "row_diagnostics"})
+        return bool(self.include.names & {"diagnostics", "row_diagnostics"})
 
     @property
     def wanted(self) -> Wanted:
@@ -70,20 +75,33 @@ class Plan:
         follows = mechanism.softcap is None and mask.bias is None and moderate
         needs_scores = self.wants_figures or "theory" in self.include
         return Wanted(
-            output="output" in self.include,
+            output=bool(self.include.names & {"output", "gradients"}),
             weights="weights" in self.include,
             logits="logits" in self.include,
             scores="scores" in self.include,
-            score_moments=self.from_products and needs_scores and not follows,
+            score_moments=self.scored and needs_scores and not follows,
+            score_figures=self.wants_figures,
         )
+
+    @property
+    def wants_flips(self) -> bool:
+        """Whether flip margins are asked for and defined."""
+        return "flip_margin" in self.include and domains.flip_margin(self.request) is None
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether something is computed on whole rows of a unit, after the pass."""
+        harms = bool(self.include.names & {"gradients", "perturbation"})
+        return harms or self.wants_flips or self.second.anything
 
     @property
     def second(self) -> Second:
         """What the second pass collects."""
         return Second(
             key_share="key_share" in self.include,
-            sparsity=self.sparsity_threshold if "sparsity" in self.include else None,
-            jacobian_spectral="jacobian_spectral" in self.include,
+            sparsity=self.include.sparsity.threshold if "sparsity" in self.include else None,
+            jacobian_spectral="jacobian_spectral" in self.include
+            and domains.jacobian_spectral(self.request) is None,
         )
 
 
@@ -94,53 +112,42 @@ def plan(request: AttentionRequest) -> Plan:
         ShapeMismatch, DtypeMismatch: inputs that do not fit together.
         Invalid: options that mean nothing for these inputs.
     """
-    shape = shape_of(request.inputs)
     _check_options(request)
+    member, mechanism = MECHANISMS[request.mechanism.kind], request.mechanism
+    scored = isinstance(request.inputs, SeededInputs | TensorInputs)
+    given = shape_of(request.inputs, undivided=scored and member.undivided)
+    shape = member.resolve(mechanism, given) if scored else given
+    parameters = member.parameters(mechanism, shape) if scored else ()
+    source = member.source(mechanism)
+    if source is not None and scored:
+        check(parameters, source)
     _check_labels(request, shape)
-    include, threshold, omitted = _include(request, shape)
     answer_dtype = dtype_of(request.inputs, request.compute.dtype)
-    return Plan(request, shape, answer_dtype, include, threshold, omitted)
-
-
-def _include(
-    request: AttentionRequest, shape: Shape
-) -> tuple[frozenset[str], float, tuple[str, ...]]:
-    threshold, omitted = 0.01, []
-    if request.include is None:
-        names = {"output", "weights", "diagnostics"}
-        if shape.logits > DEFAULT_WEIGHTS_LIMIT:
-            names.remove("weights")
-            omitted.append("weights")
-    else:
-        names = {item if isinstance(item, str) else item.name for item in request.include}
-        for item in request.include:
-            threshold = item.threshold if isinstance(item, Sparsity) else threshold
-    for name in sorted(names & _impossible(request, shape)):
-        names.remove(name)
-        omitted.append(name)
-    return frozenset(names), threshold, tuple(omitted)
-
-
-def _impossible(request: AttentionRequest, shape: Shape) -> set[str]:
-    """What these inputs cannot give."""
-    missing = {"output"} if shape.d_v is None else set()
-    if isinstance(request.inputs, LogitInputs):
-        return missing | {"scores", "theory"}
-    if isinstance(request.inputs, WeightInputs):
-        return missing | {"scores", "logits", "theory"}
-    return missing
+    return Plan(request, given, shape, parameters, answer_dtype, included(request, shape))
 
 
 def _check_options(request: AttentionRequest) -> None:
     kind = request.inputs.kind
+    mechanism = request.mechanism
     if kind in ("logits", "weights"):
-        for option in ("scale", "softcap"):
-            if getattr(request.mechanism, option) is not None:
+        if mechanism.kind != "scaled_dot_product":
+            raise Invalid(
+                f"a mechanism computes scores; inputs of kind {kind} come after it, so that "
+                "mechanism.kind must be left out",
+                pointer="/mechanism/kind",
+            )
+        for option, unset in (("scale", None), ("softcap", None), ("qk_norm", "none")):
+            if getattr(mechanism, option) != unset:
                 raise Invalid(
                     f"mechanism.{option} acts on scores before they become logits; inputs of kind "
                     f"{kind} come after it",
                     pointer=f"/mechanism/{option}",
                 )
+    if kind == "weights" and mechanism.normalizer != "softmax":
+        raise Invalid(
+            "a normalizer turns logits into weights; inputs of kind weights come after it",
+            pointer="/mechanism/normalizer",
+        )
     if kind == "weights" and request.mask.bias is not None:
         raise Invalid(
             "a bias acts on logits; inputs of kind weights come after it", pointer="/mask/bias"

@@ -7,19 +7,22 @@ import torch
 from torch import Tensor
 
 from schemas.inputs import WeightInputs
-from service import operands
+from service import domains, operands
+from service.attention.collected import Attended
 from service.attention.second_pass import Revisited
-from service.attention.streaming import Attended
-from service.diagnostics import DIAGNOSTICS, Rows, evaluate
+from service.diagnostics import DIAGNOSTICS, Diagnostic, Rows, evaluate
 from service.diagnostics.aggregate import Aggregated, aggregate, aggregate_all, undefined
 from service.diagnostics.evidence import Evidence, Setting, advice, evidence
-from service.diagnostics.verdict import Counts, Level
+from service.diagnostics.harms import harm_evidence
+from service.diagnostics.included import INCLUDED
+from service.diagnostics.verdict import OFF_SOFTMAX, REGIMES, Counts, Level
+from service.harms import Gradients
 from service.masks import CombinedMask
 from service.masks.combined import count_visible
 from service.masks.resolve import ResolvedMask
-from service.mechanisms import MECHANISMS
 from service.operands import Operands
 from service.plan import Plan
+from service.scored import Scored
 from service.theory.panel import Measured, Panel, compare
 
 
@@ -33,6 +36,7 @@ class Verdict:
     rows: int
     evidence: list[Evidence]
     advice: list[str]
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,47 +90,59 @@ class Analysis:
     counts: Counts | None = None
     verdict: Verdict | None = None
     theory: Panel | None = None
+    gradients: Gradients | None = None
 
 
 def report(
     plan: Plan,
     taken: Operands,
     mask: ResolvedMask,
-    scale: float | None,
+    scored: Scored,
     attended: Attended,
     again: Revisited,
     row_sums: tuple[float, float, int] | None,
+    gradients: Gradients | None,
 ) -> Analysis:
     """Diagnostics, verdict and theory: arithmetic on the statistics of the rows."""
     statistics = attended.statistics.to("cpu")
     if row_sums is not None:
         seen = count_visible(CombinedMask(mask.members), plan.shape)
         statistics.visible = torch.where(statistics.visible > 0, seen, 0.0)
-    collected = plan.wanted.score_moments or scale is None
-    rows = Rows.of(statistics, scale=None if collected else scale)
+    collected = plan.wanted.score_moments or scored.scale is None
+    direct = attended.weight_sums is not None
+    rows = Rows.of(
+        statistics,
+        scale=None if collected else scored.scale,
+        weighing=plan.normalizer,
+        weight_sums=attended.weight_sums.cpu() if attended.weight_sums is not None else None,
+        figures={name: figure.cpu() for name, figure in attended.figures.items()},
+        constants={} if scored.prepared is None else scored.prepared.constants,
+    )
     numerics = Numerics(
         compute_dtype=operands.DTYPE_NAMES[plan.compute_dtype],
         fully_masked_rows=int((statistics.visible == 0).sum()),
-        underflowed_weights=int(statistics.underflowed.sum()),
+        underflowed_weights=0 if direct else int(statistics.underflowed.sum()),
         overflowed_logits=int(statistics.overflowed.sum()),
-        nonfinite_inputs=taken.nonfinite,
+        nonfinite_inputs=scored.nonfinite,
         near_forbidden=mask.near_forbidden,
         row_sums=row_sums,
     )
     visible = aggregate(rows.visible, "keys")
-    analysis = Analysis(plan, scale, mask, visible, numerics)
+    analysis = Analysis(plan, scored.scale, mask, visible, numerics)
     analysis.tensors = _tensors(attended, again)
+    analysis.gradients = gradients
     extra = {name: figures.cpu() for name, figures in again.rows.items()}
     if plan.wants_figures:
         _figures(analysis, rows, extra)
     else:
         analysis.rows = extra
-        analysis.diagnostics = {n: aggregate(f, "1") for n, f in extra.items()}
+        analysis.diagnostics = {n: aggregate(f, INCLUDED[n].unit) for n, f in extra.items()}
+    analysis.diagnostics |= _undefined(plan)
     if "diagnostics" in plan.include:
-        analysis.verdict = _verdict(analysis, again)
+        analysis.verdict = _verdict(analysis, scored, again)
     if "theory" in plan.include:
         measured = _measured(plan, mask, rows)
-        analysis.theory = compare(plan.shape, taken, measured, scale, plan.seeded)
+        analysis.theory = compare(plan.shape, taken, measured, scored.scale, plan.seeded)
     return analysis
 
 
@@ -139,8 +155,15 @@ def _measured(plan: Plan, mask: ResolvedMask, rows: Rows) -> Measured:
         entropy=DIAGNOSTICS["entropy"].per_row(rows),
         sum_of_squares=1 / DIAGNOSTICS["participation_ratio"].per_row(rows),
         masked=mask.members != (),
-        reshaped=plan.request.mechanism.softcap is not None or plan.request.mask.bias is not None,
+        reshaped=_reshaped(plan),
     )
+
+
+def _reshaped(plan: Plan) -> str | None:
+    if plan.request.mechanism.softcap is not None or plan.request.mask.bias is not None:
+        return "a softcap or a bias makes the logits other than normal"
+    name = plan.normalizer.description.name
+    return None if name == "softmax" else f"the predictions are of softmax rows, not of {name}"
 
 
 def _tensors(attended: Attended, again: Revisited) -> dict[str, Tensor]:
@@ -156,56 +179,98 @@ def _tensors(attended: Attended, again: Revisited) -> dict[str, Tensor]:
 
 def _figures(analysis: Analysis, rows: Rows, extra: dict[str, Tensor]) -> None:
     """Every diagnostic per row and aggregated, undefined with a reason where it does not follow."""
-    shape, missing = analysis.plan.shape, _missing(analysis.plan)
-    present = [d for d in DIAGNOSTICS.values() if d.needs not in missing]
+    shape = analysis.plan.shape
+    offered = [d for d in DIAGNOSTICS.values() if _offered(d, analysis.plan, rows)]
+    missing = {d.name: reason for d in offered if (reason := _missing(d, analysis.plan))}
+    present = [d for d in offered if d.name not in missing]
     analysis.rows = {**evaluate(present, rows), **extra}
-    units = {d.name: d.unit for d in present if d.aggregated} | dict.fromkeys(extra, "1")
+    units = {d.name: d.unit for d in present if d.aggregated} | {
+        name: INCLUDED[name].unit for name in extra
+    }
     aggregated = aggregate_all({name: analysis.rows[name] for name in units}, units)
-    for diagnostic in DIAGNOSTICS.values():
-        if diagnostic.needs in missing:
+    for diagnostic in offered:
+        if diagnostic.name in missing:
             aggregated[diagnostic.name] = undefined(
-                shape.batch, shape.heads, diagnostic.unit, missing[diagnostic.needs]
+                shape.batch, shape.heads, diagnostic.unit, missing[diagnostic.name]
             )
-    order = [d.name for d in DIAGNOSTICS.values() if d.aggregated] + list(extra)
+    order = [d.name for d in offered if d.aggregated] + list(extra)
     analysis.diagnostics = {name: aggregated[name] for name in order}
 
 
-def _missing(plan: Plan) -> dict[str, str]:
-    """What these inputs do not tell, and why."""
-    if plan.from_products:
-        return {}
-    no_scores = f"inputs of kind {plan.request.inputs.kind} come after the scores"
-    if isinstance(plan.request.inputs, WeightInputs):
-        no_logits = "weights determine logits only up to a constant, and not where they are 0"
-        return {"scores": no_scores, "logits": no_logits}
-    return {"scores": no_scores}
+def _undefined(plan: Plan) -> dict[str, Aggregated]:
+    """Included figures that this request does not define, with the reason."""
+    reasons = {
+        "jacobian_spectral": domains.jacobian_spectral,
+        "flip_margin": domains.flip_margin,
+        "perturbation_l1_bound": domains.certificates,
+        "perturbation_l2_bound": domains.certificates,
+    }
+    found = {}
+    for name, domain in reasons.items():
+        figure, reason = INCLUDED[name], domain(plan.request)
+        if figure.include in plan.include and reason is not None:
+            found[name] = undefined(plan.shape.batch, plan.shape.heads, figure.unit, reason)
+    return found
 
 
-def _verdict(analysis: Analysis, again: Revisited) -> Verdict:
+def _offered(diagnostic: Diagnostic, plan: Plan, rows: Rows) -> bool:
+    """Whether the answer names it at all."""
+    if diagnostic.needs == "hidden":
+        return bool(rows.figures)
+    name = plan.normalizer.description.name
+    return not (diagnostic.trivial_for_softmax and name == "softmax")
+
+
+def _missing(diagnostic: Diagnostic, plan: Plan) -> str | None:
+    """Why these inputs, or this normaliser, do not give it."""
+    kind = plan.request.inputs.kind
+    if not plan.scored and diagnostic.needs == "scores":
+        return f"inputs of kind {kind} come after the scores"
+    if isinstance(plan.request.inputs, WeightInputs) and diagnostic.needs == "logits":
+        return "weights determine logits only up to a constant, and not where they are 0"
+    name = plan.normalizer.description.name
+    if diagnostic.normalizers is not None and name not in diagnostic.normalizers:
+        return f"defined for {diagnostic.listed_normalizers}, not for {name}"
+    return None
+
+
+def _verdict(analysis: Analysis, scored: Scored, again: Revisited) -> Verdict:
     rows, plan = analysis.rows, analysis.plan
+    found = [
+        *evidence(rows, again.key_share, again.seen_by),
+        *harm_evidence(rows, _relative(analysis), plan.include.perturbation.relative_noise),
+    ]
+    heads = plan.shape.heads
+    if plan.normalizer.description.name != "softmax":
+        undecided: list[list[Level | None]] = [[None] * heads for _ in range(plan.shape.batch)]
+        return Verdict(None, undecided, dict.fromkeys(REGIMES), 0, found, [], OFF_SOFTMAX)
     counts = Counts.of(rows["max_weight"], rows["normalized_entropy"])
     analysis.counts = counts
     whole = counts.pooled(0, 1)
     level = whole.levels()[0]
-    levels, heads = counts.levels(), plan.shape.heads
-    found = evidence(rows, again.key_share, again.seen_by)
+    levels = counts.levels()
     by_name = {item.name: item.value for item in found}
-    default = MECHANISMS[plan.request.mechanism.kind].default_scale(plan.shape)
+    variance = _mean(rows.get("logit_variance"))
     setting = Setting(
         level=level,
-        scale=analysis.scale,
-        default_scale=default if plan.from_products else None,
-        logit_variance=_mean(rows.get("logit_variance")),
+        scale=scored.scale,
+        default_scale=scored.default_scale,
+        logit_variance=variance,
         largest_logit=by_name.get("logit_max"),
     )
+    remark = plan.mechanism.remark(plan.request.mechanism, plan.shape, variance)
     return Verdict(
         level=level,
         heads=[levels[start : start + heads] for start in range(0, len(levels), heads)],
         shares=whole.shares(),
         rows=int(whole.rows),
         evidence=found,
-        advice=advice(setting),
+        advice=[*([] if remark is None else [remark]), *advice(setting)],
     )
+
+
+def _relative(analysis: Analysis) -> Tensor | None:
+    return None if analysis.gradients is None else analysis.gradients.relative_to_uniform
 
 
 def _mean(figures: Tensor | None) -> float | None:

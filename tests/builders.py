@@ -9,15 +9,21 @@ import torch
 from torch import Tensor
 
 from schemas.attention import AttentionRequest
-from service.analysis import Runtime
 from service.analysis import analyse as run
 from service.attention.statistics import RowStatistics
 from service.attention.workers import Workers
 from service.diagnostics import DIAGNOSTICS, Rows, evaluate
 from service.plan import plan
 from service.report import Analysis
+from service.runtime import Runtime
 
 CPU = torch.device("cpu")
+SOFTMAX_DIAGNOSTICS = {
+    name: member
+    for name, member in DIAGNOSTICS.items()
+    if member.needs != "hidden" and not member.trivial_for_softmax
+}
+"""What an answer has for dot products and softmax."""
 
 
 def analyse(
@@ -72,7 +78,7 @@ def figures_of(statistics: RowStatistics, *, scale: float = 1.0) -> dict[str, Te
     """Every diagnostic (…, rows) of statistics of that shape."""
     lead = statistics.visible.shape
     flat = RowStatistics(*statistics.stack().reshape(-1, 1, 1, lead.numel()).unbind())
-    figures = evaluate(list(DIAGNOSTICS.values()), Rows.of(flat, scale=scale))
+    figures = evaluate(list(SOFTMAX_DIAGNOSTICS.values()), Rows.of(flat, scale=scale))
     return {name: figure.view(lead) for name, figure in figures.items()}
 
 

@@ -4,8 +4,8 @@ import torch
 
 from benchmarks import core, naive
 from benchmarks.compare import ratio
-from service.analysis import Runtime
 from service.attention.workers import Workers
+from service.runtime import Runtime
 
 
 def test_a_row_of_the_table_is_measured_after_a_check_against_float64() -> None:

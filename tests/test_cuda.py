@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from schemas.attention import AttentionRequest
-from service.analysis import Runtime, analyse
+from service.analysis import analyse
 from service.attention.workers import Workers
 from service.plan import plan
+from service.runtime import Runtime
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 

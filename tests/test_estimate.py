@@ -14,8 +14,9 @@ from service import estimate as module
 from service.attention.workers import Workers
 from service.errors import LimitExceeded
 from service.estimate import Estimate, check, estimate
+from service.includes import INCLUDES
 from service.job import JSON, SAFETENSORS, prepare, run, write
-from service.plan import INCLUDES, plan
+from service.plan import plan
 from service.settings import Settings
 from tests.builders import normal
 from tests.files import EXAMPLE, file_of

@@ -11,8 +11,8 @@ from safetensors.torch import load
 from schemas.attention import AttentionAnswer
 from service.attention.workers import Workers
 from service.errors import ServiceError
+from service.includes import INCLUDES
 from service.job import JSON, SAFETENSORS, prepare, run, write
-from service.plan import INCLUDES
 from service.settings import Settings
 from tests.files import header_of
 

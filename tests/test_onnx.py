@@ -33,9 +33,10 @@ from onnx.backend.test.case.node import function_testcase_helper
 from onnx.reference import ReferenceEvaluator
 
 from schemas.attention import AttentionRequest
-from service.analysis import Runtime, analyse
+from service.analysis import analyse
 from service.attention.workers import Workers
 from service.plan import plan
+from service.runtime import Runtime
 
 INPUTS = ("Q", "K", "V", "attn_mask", "past_key", "past_value", "nonpad_kv_seqlen")
 OUTPUTS = ("Y", "present_key", "present_value", "qk_matmul_output")

@@ -12,15 +12,16 @@ from service.analysis import PASS_NAME
 from service.api.documentation import problems
 from service.api.problems import known_problems
 from service.api.state import state_of
-from service.diagnostics import DIAGNOSTICS
+from service.diagnostics import DIAGNOSTICS, Diagnostic
+from service.diagnostics.included import INCLUDED, IncludedFigure
 from service.diagnostics.verdict import HEAD_RULES, REGIMES, RULES_VERSION
 from service.engine.devices import available, resolve
+from service.includes import INCLUDES
 from service.job import ENCODINGS
 from service.limits import UNITS
 from service.masks import MASKS
 from service.mechanisms import MECHANISMS
 from service.normalizers import NORMALIZERS
-from service.plan import INCLUDES
 from service.settings import Settings
 
 router = APIRouter(tags=["about"])
@@ -28,6 +29,18 @@ router = APIRouter(tags=["about"])
 
 def _entries(members: dict[str, str], formula: str = "") -> list[Entry]:
     return [Entry(name=n, meaning=m, formula=formula) for n, m in members.items()]
+
+
+def _figure(figure: Diagnostic | IncludedFigure) -> Entry:
+    return Entry(
+        name=figure.name,
+        meaning=figure.meaning,
+        formula=figure.formula,
+        unit=figure.unit,
+        range=figure.range,
+        source=figure.source,
+        domain=figure.domain,
+    )
 
 
 def _verdict() -> list[Entry]:
@@ -46,21 +59,13 @@ async def get_catalogue() -> Catalogue:
     source of each.
     """  # noqa: D205 - shown on the docs page
     return Catalogue(
-        mechanisms=[Entry(**asdict(m.description)) for m in MECHANISMS.values()],
-        masks=[Entry(**asdict(m.description)) for m in MASKS],
-        normalizers=[Entry(**asdict(n)) for n in NORMALIZERS.values()],
-        diagnostics=[
-            Entry(
-                name=d.name,
-                meaning=d.meaning,
-                formula=d.formula,
-                unit=d.unit,
-                range=d.range,
-                source=d.source,
-                domain=d.domain,
-            )
-            for d in DIAGNOSTICS.values()
+        mechanisms=[
+            Entry(**{**asdict(m.description), "parameters": list(m.description.parameters)})
+            for m in MECHANISMS.values()
         ],
+        masks=[Entry(**asdict(m.description)) for m in MASKS],
+        normalizers=[Entry(**asdict(n.description)) for n in NORMALIZERS.values()],
+        diagnostics=[*map(_figure, DIAGNOSTICS.values()), *map(_figure, INCLUDED.values())],
         includes=_entries(INCLUDES),
         encodings=_entries(ENCODINGS),
         verdict=_verdict(),

@@ -9,14 +9,25 @@ from torch import Tensor
 
 from service.attention.blocks import Unit, extent
 
-ScoreKeys = Callable[[slice, Tensor], None]
-"""Writes the scores (heads, queries, keys) of a range of keys into a tensor."""
+ScoreKeys = Callable[[slice, Tensor], Tensor | None]
+"""Writes the scores (heads, queries, keys) of a range of keys into a tensor.
+
+Returns the scorer's own figures of each score, (figure, heads, queries, keys), where it has any.
+"""
 
 
 class Scorer(Protocol):
-    """A mechanism's score function over prepared operands."""
+    """A mechanism's score function over prepared operands.
 
-    def unit(self, unit: Unit) -> ScoreKeys:
+    `figures` names what its scores can come with; their sums over the visible keys are collected
+    where the unit is asked for them.
+    """
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures that come with each score; none, for most."""
+
+    def unit(self, unit: Unit, *, figures: bool = False) -> ScoreKeys:
         """Prepare the queries of a unit once; the result is called for each range of keys."""
 
 

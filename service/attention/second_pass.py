@@ -7,14 +7,24 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from service.attention.blocks import Unit, cut_by_heads, extent, unit_logits
+from service.attention.blocks import Unit, cut_by_heads, unit_logits
+from service.attention.flips import flip_margin
 from service.attention.logits import Logits, Workspace
-from service.attention.rows import underflow_gap
+from service.attention.normalizing import Direct, Weighing
 from service.attention.spectrum import largest_eigenvalue
 from service.attention.statistics import RowStatistics
 from service.attention.streaming import Checkpoint
+from service.attention.whole_rows import WholeRows, read_rows
 from service.attention.workers import Workers
 from service.shape import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Flips:
+    """What flip margins are computed from: keys (batch, kv_heads, M, d) and the scale."""
+
+    key: Tensor
+    scale: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +34,13 @@ class Second:
     key_share: bool = False
     sparsity: float | None = None
     jacobian_spectral: bool = False
+    flips: Flips | None = None
 
     @property
     def anything(self) -> bool:
         """Whether a second pass is needed at all."""
-        return self.key_share or self.sparsity is not None or self.jacobian_spectral
+        wanted = (self.key_share, self.jacobian_spectral, self.sparsity is not None)
+        return any(wanted) or self.flips is not None
 
 
 @dataclass(slots=True)
@@ -48,6 +60,7 @@ def revisit(
     logits: Logits,
     statistics: RowStatistics,
     second: Second,
+    weighing: Weighing,
     *,
     shape: Shape,
     dtype: torch.dtype,
@@ -56,19 +69,10 @@ def revisit(
     checkpoint: Checkpoint = lambda: None,
 ) -> Revisited:
     """Compute the logits again and collect what `second` asks for."""
-    job = _Revisit(logits, statistics, second, shape, dtype, device, checkpoint)
+    job = _Revisit(logits, statistics, second, weighing, shape, dtype, device, checkpoint)
     # Units of the same heads together: their key shares add up in one order on one thread.
     workers.run(cut_by_heads(shape, key_block=shape.key_length), job.work)
     return job.result()
-
-
-@dataclass(slots=True)
-class _Block:
-    """A block's gaps to the maximum and weights, both 0 where hidden, and what it sees."""
-
-    gaps: Tensor
-    weights: Tensor
-    seen: Tensor
 
 
 class _Revisit:
@@ -77,12 +81,14 @@ class _Revisit:
         logits: Logits,
         statistics: RowStatistics,
         second: Second,
+        weighing: Weighing,
         shape: Shape,
         dtype: torch.dtype,
         device: torch.device,
         checkpoint: Checkpoint,
     ) -> None:
         self.logits, self.statistics, self.second, self.shape = logits, statistics, second, shape
+        self.weighing = weighing
         self.dtype, self.device, self.checkpoint = dtype, device, checkpoint
         lead = (shape.batch, shape.heads)
         new = torch.zeros
@@ -93,6 +99,7 @@ class _Revisit:
         for name, wanted in (
             ("sparsity", second.sparsity is not None),
             ("jacobian_spectral", second.jacobian_spectral),
+            ("flip_margin", second.flips is not None),
         ):
             if wanted:
                 rows = (*lead, shape.query_length)
@@ -109,7 +116,9 @@ class _Revisit:
 
     def _unit(self, unit: Unit, workspace: Workspace) -> None:
         index = (unit.batch, unit.heads, unit.queries)
-        block = self._block(unit, index, workspace)
+        block = read_rows(
+            self.logits, self.weighing, self.statistics, unit, self.shape.key_length, workspace
+        )
         if block is None:
             return
         sound = self.statistics.overflowed[index] == 0
@@ -119,36 +128,28 @@ class _Revisit:
             self.share[heads] += torch.where(valid, block.weights, 0.0).sum(1, dtype=torch.float64)
             self.seen_by[heads] += (block.seen & valid).sum(1)
         if self.second.sparsity is not None:
-            small = (block.gaps < math.log(self.second.sparsity)) & block.seen
+            small = self._small(block, self.second.sparsity) & block.seen
             share = small.sum(-1) / block.seen.sum(-1).double()
             self.rows["sparsity"][index] = torch.where(valid.squeeze(-1), share, math.nan)
+        if self.second.flips is not None:
+            margin = self._flip_margin(block, self.second.flips, unit)
+            self.rows["flip_margin"][index] = torch.where(valid.squeeze(-1), margin, math.nan)
         if self.second.jacobian_spectral:
             eigenvalue = self._spectral(block, index)
             self.rows["jacobian_spectral"][index] = torch.where(
                 valid.squeeze(-1), eigenvalue, math.nan
             )
 
-    def _block(
-        self, unit: Unit, index: tuple[int, slice, slice], workspace: Workspace
-    ) -> _Block | None:
-        keys = slice(0, self.shape.key_length)
-        visible = self.logits.visibility.visible(unit, keys)
-        if visible is False:
-            return None
-        block = workspace.view(0, unit, keys)
-        self.logits.scorer.unit(unit)(keys, block)
-        self.logits.shape_scores(block, unit, keys)
-        maximum = self.statistics.maximum[index].to(self.dtype).unsqueeze(-1)
-        seen = torch.ones_like(block, dtype=torch.bool)
-        if isinstance(visible, Tensor):
-            seen = visible.expand(*visible.shape[:-1], extent(keys)).expand_as(block)
-        gaps = torch.where(seen, block - maximum, 0.0)
-        limit = underflow_gap(self.dtype)
-        weights = torch.where(seen & (gaps >= -limit), gaps.clamp(min=-limit).exp(), 0.0)
-        weights /= (1 + self.statistics.tail[index]).to(self.dtype).unsqueeze(-1)
-        return _Block(gaps, weights, seen)
+    def _flip_margin(self, block: WholeRows, flips: Flips, unit: Unit) -> Tensor:
+        argmax = self.statistics.argmax[unit.batch, unit.heads, unit.queries]
+        return flip_margin(block, argmax, flips.key[unit.batch, unit.kv_heads], flips.scale)
 
-    def _spectral(self, block: _Block, index: tuple[int, slice, slice]) -> Tensor:
+    def _small(self, block: WholeRows, threshold: float) -> Tensor:
+        if isinstance(self.weighing, Direct):
+            return block.weights < threshold * block.weights.amax(-1, keepdim=True)
+        return block.gaps < math.log(threshold)
+
+    def _spectral(self, block: WholeRows, index: tuple[int, slice, slice]) -> Tensor:
         tail, argmax = self.statistics.tail[index], self.statistics.argmax[index]
         at = argmax.clamp(min=0).long().unsqueeze(-1)
         others = block.weights.double().scatter(-1, at, 0.0)

@@ -16,6 +16,7 @@ from torch import Tensor
 NEGATIVE_INFINITY = float("-inf")
 BLOCK_COLUMNS = 17
 """What `RowStatistics.of` takes, in its order; a block may leave out the last ones, which are 0."""
+MAXIMUM = 1
 TAIL = 6
 OVERFLOWED = 13
 SCORES = slice(14, 17)

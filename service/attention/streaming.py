@@ -6,17 +6,20 @@ with the sums of `statistics` collected from each block while it is in the cache
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from service.attention import rows
 from service.attention.blocks import KEY_BLOCK, Unit, cut, extent, ranges, unit_logits
+from service.attention.collected import Attended, Collected, Precision, Wanted
 from service.attention.logits import Logits, ScoreKeys, Workspace
 from service.attention.nonfinite import weigh_nonfinite
+from service.attention.normalizing import Direct, Weighing, add_weight_sums, weight_sums
+from service.attention.running import RunningOutput
 from service.attention.statistics import (
     BLOCK_COLUMNS,
+    MAXIMUM,
     NEGATIVE_INFINITY,
     SCORES,
     TAIL,
@@ -29,41 +32,14 @@ Checkpoint = Callable[[], None]
 """Called between units; raises when the work is no longer wanted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the pass collects beside the statistics; matrices are (batch, heads, N, M)."""
-
-    output: bool = True
-    weights: bool = False
-    logits: bool = False
-    scores: bool = False
-    score_moments: bool = False
-
-    @property
-    def matrices(self) -> bool:
-        """Whether something of the size of the weights is held."""
-        return self.weights or self.logits or self.scores
-
-
-@dataclass(slots=True)
-class Attended:
-    """What the pass gives: output (batch, heads, N, d_v), statistics (batch, heads, N)."""
-
-    statistics: RowStatistics
-    output: Tensor | None
-    weights: Tensor | None
-    logits: Tensor | None
-    scores: Tensor | None
-
-
 def attend(
     logits: Logits,
     value: Tensor | None,
+    weighing: Weighing,
     *,
     shape: Shape,
     wanted: Wanted,
-    dtype: torch.dtype,
-    answer_dtype: torch.dtype,
+    precision: Precision,
     device: torch.device,
     workers: Workers,
     checkpoint: Checkpoint = lambda: None,
@@ -72,11 +48,11 @@ def attend(
 
     Args:
         logits: the pipeline up to the normaliser.
-        value: (batch, kv_heads, M, d_v) in `dtype`, or None.
+        value: (batch, kv_heads, M, d_v) in the compute dtype, or None.
+        weighing: how logits become weights.
         shape: the resolved extents.
         wanted: what to collect.
-        dtype: float32 or float64, of all arithmetic.
-        answer_dtype: dtype of output and weights.
+        precision: dtypes of arithmetic, output and weights.
         device: where it runs.
         workers: the threads that share the units.
         checkpoint: called between units.
@@ -84,10 +60,28 @@ def attend(
     Returns:
         Output and statistics, and the matrices that are wanted.
     """
-    job = _Pass(logits, value, shape, wanted, dtype, answer_dtype, device, checkpoint)
+    job = _Pass(logits, value, weighing, shape, wanted, precision, device, checkpoint)
     units = cut(shape, key_block=job.key_block)
     workers.run(units, job.work)
-    return job.result()
+    return job.into.result()
+
+
+def key_block(shape: Shape, wanted: Wanted, weighing: Weighing) -> int:
+    """How many keys are taken at a time.
+
+    Shown weights need the row's final maximum, so whole rows are taken where a matrix is held.
+    """
+    whole = wanted.matrices or (isinstance(weighing, Direct) and weighing.whole_rows)
+    return shape.key_length if whole else min(KEY_BLOCK, shape.key_length)
+
+
+@dataclass(slots=True)
+class _Scored:
+    """A block's logits, the moments of its scores, and the figures they came with."""
+
+    logits: Tensor
+    moments: Tensor | None
+    figures: Tensor | None
 
 
 class _Pass:
@@ -95,42 +89,28 @@ class _Pass:
         self,
         logits: Logits,
         value: Tensor | None,
+        weighing: Weighing,
         shape: Shape,
         wanted: Wanted,
-        dtype: torch.dtype,
-        answer_dtype: torch.dtype,
+        precision: Precision,
         device: torch.device,
         checkpoint: Checkpoint,
     ) -> None:
-        self.logits, self.shape, self.wanted = logits, shape, wanted
-        self.dtype, self.device, self.checkpoint = dtype, device, checkpoint
-        # Weights need the row's final maximum, so whole rows are taken where a matrix is held.
-        self.key_block = shape.key_length if wanted.matrices else min(KEY_BLOCK, shape.key_length)
+        self.logits, self.shape, self.wanted, self.weighing = logits, shape, wanted, weighing
+        self.dtype, self.device, self.checkpoint = precision.compute, device, checkpoint
+        self.key_block = key_block(shape, wanted, weighing)
         self.items = () if value is None else aligned(value)
         self.value_finite = value is None or bool(torch.isfinite(value.sum()))
-        lead = (shape.batch, shape.heads, shape.query_length)
-        new = partial(torch.zeros, device=device)
-        # One range of keys leaves its columns, rewritten for all rows at once: on small requests
-        # that arithmetic, unit by unit, took a quarter of the time.
-        self.single = self.key_block == shape.key_length
-        self.columns = new((BLOCK_COLUMNS, *lead), dtype=torch.float64)
-        if not self.single:
-            self.columns = RowStatistics.empty(*lead, device=device).stack()
-        answered = partial(new, dtype=answer_dtype)
-        full = (*lead, shape.key_length)
-        d_v = value.shape[-1] if value is not None and wanted.output else None
-        self.output = answered((*lead, d_v)) if d_v is not None else None
-        self.weights = answered(full) if wanted.weights else None
-        self.shown_logits = new(full, dtype=dtype) if wanted.logits else None
-        if self.shown_logits is not None:
-            self.shown_logits.fill_(NEGATIVE_INFINITY)
-        self.scores = new(full, dtype=dtype) if wanted.scores else None
-
-    def result(self) -> Attended:
-        """What all units together gave."""
-        columns = self.columns
-        statistics = RowStatistics.of(columns) if self.single else RowStatistics(*columns.unbind())
-        return Attended(statistics, self.output, self.weights, self.shown_logits, self.scores)
+        self.into = Collected(
+            shape,
+            wanted,
+            precision,
+            device,
+            d_v=None if value is None else value.shape[-1],
+            whole_rows=self.key_block == shape.key_length,
+            direct=isinstance(weighing, Direct),
+            figures=logits.scorer.figures,
+        )
 
     @torch.inference_mode()
     def work(self, units: Iterable[Unit]) -> None:
@@ -142,34 +122,45 @@ class _Pass:
             self._unit(unit, workspace)
 
     def _unit(self, unit: Unit, workspace: Workspace) -> None:
-        score = self.logits.scorer.unit(unit)
+        score = self.logits.scorer.unit(unit, figures=self.into.figures is not None)
         index = (unit.batch, unit.heads, unit.queries)
         parts: list[Tensor] = []
-        running = _RunningOutput()
+        running = RunningOutput()
         for keys in ranges(self.shape.key_length, self.key_block):
             visible = self.logits.visibility.visible(unit, keys)
             if visible is False and not self.wanted.scores:
                 continue
             seen = self._mask(visible, keys)
-            block = self._block(score, unit, keys, seen, workspace)
+            block, direct = self._block(score, unit, keys, seen, workspace)
+            weights = block.exponentials if direct is None else direct
+            shifted = direct is None and not self.into.whole_rows
             parts.append(block.columns)
-            product = self._weigh(block.exponentials, unit, keys, seen)
-            running.add(product, block.maximum if not self.single else None)
+            product = self._weigh(weights, unit, keys, seen)
+            running.add(product, block.maximum if shifted else None)
         if not parts:
             return
-        if self.single:
-            self.columns[: len(parts[0]), *index] = parts[0]
-            tail = parts[0][TAIL]
+        divisor = self._write_statistics(score, unit, parts, workspace)
+        if self.into.output is not None and running.output is not None:
+            _write(running.output, divisor, self.into.output[index])
+        if self.into.weights is not None:
+            _write(weights, divisor, self.into.weights[index])
+
+    def _write_statistics(
+        self, score: ScoreKeys, unit: Unit, parts: list[Tensor], work: Workspace
+    ) -> Tensor | None:
+        """Write the unit's statistics; what its exponentials are still to be divided by."""
+        index = (unit.batch, unit.heads, unit.queries)
+        if self.into.whole_rows:
+            self.into.columns[: len(parts[0]), *index] = parts[0]
+            tail, maximum = parts[0][TAIL], parts[0][MAXIMUM]
         else:
             total = RowStatistics.merge_blocks(parts)
-            self._recount_underflow(score, unit, total, workspace)
-            self.columns[:, *index] = total.stack()
-            tail = total.tail
-        divisor = (1 + tail).to(self.dtype).unsqueeze(-1)
-        if self.output is not None and running.output is not None:
-            torch.div(running.output, divisor, out=self.output[index])
-        if self.weights is not None:
-            torch.div(block.exponentials, divisor, out=self.weights[index])
+            self._recount_underflow(score, unit, total, work)
+            self.into.columns[:, *index] = total.stack()
+            tail, maximum = total.tail, total.maximum
+        if isinstance(self.weighing, Direct):
+            return None
+        return self.weighing.divisor(1 + tail, maximum).to(self.dtype).unsqueeze(-1)
 
     def _mask(self, visible: bool | Tensor, keys: slice) -> Tensor | None:
         if visible is True:
@@ -180,50 +171,64 @@ class _Pass:
 
     def _block(
         self, score: ScoreKeys, unit: Unit, keys: slice, visible: Tensor | None, work: Workspace
-    ) -> rows.Block:
-        logits, score_moments = self._logits(score, unit, keys, visible, work)
+    ) -> tuple[rows.Block, Tensor | None]:
+        """The block's statistics, and its weights where they are made directly."""
+        scored = self._score(score, unit, keys, visible, work)
+        weights = self._weigh_directly(scored.logits, unit, visible)
         spare = work.view(1, unit, keys), work.view(2, unit, keys)
-        block = rows.fast(logits, visible, keys.start, spare)
+        block = rows.fast(scored.logits, visible, keys.start, spare)
         if block is None:
-            logits, score_moments = self._logits(score, unit, keys, visible, work)
-            block = rows.exact(logits, visible, keys.start)
-        if score_moments is not None:
-            columns = score_moments.new_zeros(BLOCK_COLUMNS, *score_moments.shape[1:])
+            scored = self._score(score, unit, keys, visible, work)
+            block = rows.exact(scored.logits, visible, keys.start)
+        if scored.moments is not None:
+            columns = scored.moments.new_zeros(BLOCK_COLUMNS, *scored.moments.shape[1:])
             columns[: len(block.columns)] = block.columns
-            columns[SCORES] = score_moments
+            columns[SCORES] = scored.moments
             block.columns = columns
-        return block
+        if self.into.figures is not None and scored.figures is not None:
+            shown = scored.figures if visible is None else scored.figures * visible
+            index = (slice(None), unit.batch, unit.heads, unit.queries)
+            self.into.figures[index] += shown.sum(-1, dtype=torch.float64)
+        return block, weights
 
-    def _logits(
+    def _weigh_directly(self, logits: Tensor, unit: Unit, visible: Tensor | None) -> Tensor | None:
+        if not isinstance(self.weighing, Direct) or self.into.sums is None:
+            return None
+        weights = self.weighing.weigh(logits, visible)
+        index = (slice(None), unit.batch, unit.heads, unit.queries)
+        self.into.sums[index] = add_weight_sums(self.into.sums[index], weight_sums(weights))
+        return weights
+
+    def _score(
         self, score: ScoreKeys, unit: Unit, keys: slice, visible: Tensor | None, work: Workspace
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> _Scored:
         block = work.view(0, unit, keys)
         index = (unit.batch, unit.heads, unit.queries)
-        score(keys, block)
-        if self.scores is not None:
-            self.scores[index] = block
+        figures = score(keys, block)
+        if self.into.scores is not None:
+            self.into.scores[index] = block
         moments = rows.moments(block, visible) if self.wanted.score_moments else None
         self.logits.shape_scores(block, unit, keys)
-        if self.shown_logits is not None:
+        if self.into.logits is not None:
             shown = block if visible is None else torch.where(visible, block, NEGATIVE_INFINITY)
-            self.shown_logits[index] = shown
-        return block, moments
+            self.into.logits[index] = shown
+        return _Scored(block, moments, figures)
 
     def _weigh(
-        self, exponentials: Tensor, unit: Unit, keys: slice, visible: Tensor | None
+        self, weights: Tensor, unit: Unit, keys: slice, visible: Tensor | None
     ) -> Tensor | None:
-        if self.output is None:
+        if self.into.output is None:
             return None
         value = self.items[unit.batch][unit.kv_heads, keys]
         kv_heads, group = extent(unit.kv_heads), self.shape.group
         queries = extent(unit.queries)
-        stacked = exponentials.reshape(kv_heads, group * queries, extent(keys))
+        stacked = weights.reshape(kv_heads, group * queries, extent(keys))
         if self.value_finite:
             product = torch.bmm(stacked, value)
         else:
-            seen = torch.ones_like(exponentials, dtype=torch.bool)
+            seen = torch.ones_like(weights, dtype=torch.bool)
             if visible is not None:
-                seen = visible.expand_as(exponentials)
+                seen = visible.expand_as(weights)
             product = weigh_nonfinite(stacked, value, seen.reshape(stacked.shape))
         return product.view(kv_heads * group, queries, value.shape[-1])
 
@@ -248,27 +253,11 @@ class _Pass:
             total.underflowed += flushed.sum(-1)
 
 
-class _RunningOutput:
-    """Σ u·v over the key ranges so far, referred to the running maximum."""
-
-    def __init__(self) -> None:
-        self.output: Tensor | None = None
-        self.maximum: Tensor | None = None
-
-    def add(self, product: Tensor | None, maximum: Tensor | None) -> None:
-        """Add the next range's share, whose exponentials are referred to `maximum`."""
-        if product is None or maximum is None or self.output is None or self.maximum is None:
-            self.output, self.maximum = product, maximum
-            return
-        # −∞ against −∞, two ranges without a key, must give a factor of 0 and not NaN.
-        highest = torch.maximum(self.maximum, maximum).clamp(min=-1e300)
-        self.output.mul_(_factor(self.maximum - highest, product))
-        self.output.add_(product.mul_(_factor(maximum - highest, product)))
-        self.maximum = highest
-
-
-def _factor(shift: Tensor, like: Tensor) -> Tensor:
-    return shift.exp().to(like.dtype).unsqueeze(-1)
+def _write(found: Tensor, divisor: Tensor | None, out: Tensor) -> None:
+    if divisor is None:
+        out.copy_(found)
+    else:
+        torch.div(found, divisor, out=out)
 
 
 def aligned(tensor: Tensor) -> tuple[Tensor, ...]:

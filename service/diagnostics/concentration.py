@@ -12,7 +12,7 @@ def normalized_entropy(rows: Rows) -> Tensor:
 
 def participation_ratio(rows: Rows) -> Tensor:
     """1 / Σp²."""
-    return 1 / (rows.largest.square() + rows.squares)
+    return 1 / rows.sum_of_squares
 
 
 CONCENTRATION = (
@@ -58,7 +58,7 @@ CONCENTRATION = (
     Diagnostic(
         name="max_weight",
         meaning="The largest weight; at 0.9 and above this service calls a row saturated.",
-        formula="P = 1/l",
+        formula="P = 1/l; the largest p",
         unit="1",
         range="[1/n, 1]",
         source="definition",

@@ -17,18 +17,21 @@ SINK_ROWS = 8
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A figure, its threshold and source, and whether it reaches the threshold."""
+    """A figure, its threshold and source, and whether it passes it: upwards, or `below` it."""
 
     name: str
     value: float | None
     threshold: float
     source: str
     meaning: str
+    below: bool = False
 
     @property
     def holds(self) -> bool | None:
-        """Whether the figure is above the threshold; None where there is no figure."""
-        return None if self.value is None else self.value > self.threshold
+        """Whether the figure is past the threshold; None where there is no figure."""
+        if self.value is None:
+            return None
+        return self.value < self.threshold if self.below else self.value > self.threshold
 
 
 def _largest(figures: Tensor) -> float | None:
@@ -44,11 +47,10 @@ def evidence(
     """What the literature would say, from figures per row and, where included, key shares."""
     found = []
     if "logit_max" in rows:
-        largest = _largest(rows["logit_max"])
         found += [
             Evidence(
                 "logit_max",
-                largest,
+                _largest(rows["logit_max"]),
                 QK_CLIP_THRESHOLD,
                 "QK-Clip, Kimi K2, arXiv 2507.20534",
                 "above it, training clips the query and key weights of the head",
@@ -60,6 +62,9 @@ def evidence(
                 "Gemma 2, arXiv 2408.00118",
                 "the attention softcap of Gemma 2 lets no logit pass it",
             ),
+        ]
+    if "saturation_index" in rows:
+        found.append(
             Evidence(
                 "saturation_index",
                 _largest(rows["saturation_index"].nanmean(-1)),
@@ -67,8 +72,8 @@ def evidence(
                 "random energy model, arXiv 2505.24333",
                 "the mean over a head's rows; above 1, independent normal logits condense on few "
                 "keys",
-            ),
-        ]
+            )
+        )
     if key_share is not None and seen_by is not None:
         counted = torch.where(seen_by >= SINK_ROWS, key_share, float("nan"))
         found.append(

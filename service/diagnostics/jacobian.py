@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from service.diagnostics.base import Diagnostic, Rows
+from service.diagnostics.base import SOFTMAX, Diagnostic, Rows
 
 
 def _rest(rows: Rows) -> Tensor:
@@ -48,6 +48,7 @@ JACOBIAN = (
         range="[0, 1 - 1/n]",
         source="J = diag(p) - p pᵀ",
         compute=trace,
+        normalizers=SOFTMAX,
     ),
     Diagnostic(
         name="jacobian_frobenius",
@@ -59,6 +60,7 @@ JACOBIAN = (
         range="[0, 1/2]",
         source="J = diag(p) - p pᵀ",
         compute=frobenius,
+        normalizers=SOFTMAX,
     ),
     Diagnostic(
         name="jacobian_spectral_lower",
@@ -68,6 +70,7 @@ JACOBIAN = (
         range="[0, 1/2]",
         source="Cauchy interlacing, Golub 1973",
         compute=second_weight,
+        normalizers=SOFTMAX,
         least_keys=2,
     ),
     Diagnostic(
@@ -78,6 +81,7 @@ JACOBIAN = (
         range="[0, 1/2]",
         source="Cauchy interlacing, Golub 1973; softmax is 1/2-Lipschitz",
         compute=spectral_upper,
+        normalizers=SOFTMAX,
     ),
     Diagnostic(
         name="logit_variance_under_p",
@@ -87,5 +91,6 @@ JACOBIAN = (
         range="[0, inf)",
         source="dH/dβ = -β Var_p(s)",
         compute=variance_under_p,
+        normalizers=SOFTMAX,
     ),
 )

@@ -3,12 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.diagnostics.base import Diagnostic, Rows
-
-
-def log_sum_exp(rows: Rows) -> Tensor:
-    """Ln Σ exp(s) = m + ln(1 + tail); −∞ for a row without a visible key."""
-    return rows.statistics.maximum + rows.log_total
+from service.diagnostics.base import EXPONENTIAL, Diagnostic, Rows
 
 
 def argmax(rows: Rows) -> Tensor:
@@ -18,7 +13,7 @@ def argmax(rows: Rows) -> Tensor:
 
 def lse(rows: Rows) -> Tensor:
     """The log-sum-exp, NaN where a logit overflowed."""
-    return torch.where(rows.sound, log_sum_exp(rows), float("nan"))
+    return torch.where(rows.sound, rows.log_partition, float("nan"))
 
 
 KEYS = (
@@ -46,13 +41,15 @@ KEYS = (
     Diagnostic(
         name="lse",
         meaning="Log-sum-exp of the logits, what flash attention keeps of a row; minus infinity "
-        "without a key.",
-        formula="m + log1p(t), t = sum over j != argmax of exp(s_j - m)",
+        "without a key. The logarithm of the divisor, so that softmax_one counts its 1.",
+        formula="m + log1p(t), t = sum over j != argmax of exp(s_j - m); softmax_one ln(1 + exp of "
+        "that)",
         unit="nat",
         range="(-inf, inf)",
         source="Dao et al. 2022, FlashAttention, arXiv 2205.14135",
         compute=lse,
         needs="logits",
         least_keys=0,
+        normalizers=EXPONENTIAL,
     ),
 )

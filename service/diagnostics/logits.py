@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.diagnostics.base import Diagnostic, Rows
+from service.diagnostics.base import EXPONENTIAL, Diagnostic, Rows
 
 
 def variance(rows: Rows) -> Tensor:
@@ -84,6 +84,7 @@ LOGITS = (
         source="random energy model, arXiv 2505.24333",
         compute=saturation_index,
         needs="logits",
+        normalizers=EXPONENTIAL,
         least_keys=2,
     ),
 )

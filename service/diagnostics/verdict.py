@@ -30,6 +30,8 @@ HEAD_RULES = (
     "a row that sees two keys"
 )
 
+OFF_SOFTMAX = "the rules are about softmax weights; another normalizer has no level here"
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:

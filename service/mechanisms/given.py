@@ -15,7 +15,12 @@ class GivenLogits:
 
     given: Tensor
 
-    def unit(self, unit: Unit) -> ScoreKeys:
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Nothing but the scores."""
+        return ()
+
+    def unit(self, unit: Unit, *, figures: bool = False) -> ScoreKeys:  # noqa: ARG002
         """Copy a block of the given logits (batch, heads, N, M)."""
         part = self.given[unit.batch, unit.heads, unit.queries]
 
@@ -42,7 +47,12 @@ class GivenWeights:
 
     given: Tensor
 
-    def unit(self, unit: Unit) -> ScoreKeys:
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Nothing but the scores."""
+        return ()
+
+    def unit(self, unit: Unit, *, figures: bool = False) -> ScoreKeys:  # noqa: ARG002
         """Logarithms of a block of the given weights (batch, heads, N, M)."""
         part = self.given[unit.batch, unit.heads, unit.queries]
 

@@ -1,20 +1,17 @@
-"""Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1)."""
+"""Scaled dot-product attention."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from service.attention.blocks import Unit, extent
-from service.attention.logits import ScoreKeys, Scorer
-from service.attention.streaming import aligned
-from service.mechanisms.base import Description
+from schemas.mechanisms import ScaledDotProduct as Request
+from service.mechanisms.base import Description, Mechanism, Prepared, operand
+from service.mechanisms.dot_products import DotProducts, normalize, scale_of
 from service.operands import Operands
 from service.shape import Shape
 
 
-class ScaledDotProduct:
+class ScaledDotProduct(Mechanism[Request]):
     """score(q, k) = q·k, scaled by 1/sqrt(d_k)."""
 
     description = Description(
@@ -22,42 +19,37 @@ class ScaledDotProduct:
         meaning="Similarity of query and key by their dot product, whose variance for independent "
         "unit-variance entries is d_k; the scale 1/sqrt(d_k) brings it back to 1.",
         formula="softmax(q kᵀ / sqrt(d_k)) v",
+        shapes="query (batch, heads, N, d_k), key (batch, kv_heads, M, d_k), value (batch, "
+        "kv_heads, M, d_v)",
         source="Vaswani et al. 2017, Attention Is All You Need, arXiv 1706.03762, equation 1",
     )
 
-    def default_scale(self, shape: Shape) -> float:
-        """1/sqrt(d_k)."""
-        return 1.0 / math.sqrt(shape.d_k or 1)
+    def scores_products(self, request: Request) -> bool:  # noqa: ARG002
+        """Always."""
+        return True
 
-    def scorer(self, operands: Operands, shape: Shape) -> Scorer:
-        """Dot products of (batch, heads, N, d_k) and (batch, kv_heads, M, d_k)."""
-        if operands.query is None or operands.key is None:
-            message = "dot products need a query and a key"
-            raise TypeError(message)
-        return DotProducts(aligned(operands.query), aligned(operands.key), shape.group)
+    def default_scale(self, request: Request, shape: Shape) -> float:
+        """1/sqrt(d_k), or sqrt(d_k) of unit vectors."""
+        return scale_of(request.qk_norm, shape.d_k or 1)
 
-    def flops(self, shape: Shape) -> int:
+    def prepare(
+        self,
+        request: Request,
+        operands: Operands,
+        parameters: Mapping[str, Tensor],  # noqa: ARG002 - it has none
+        shape: Shape,  # noqa: ARG002
+    ) -> Prepared:
+        """Dot products of the operands as they are, or normalised."""
+        query = normalize(operand(operands.query), request.qk_norm)
+        key = normalize(operand(operands.key), request.qk_norm)
+        return Prepared(query, key, operand(operands.value), DotProducts.of(query, key))
+
+    def flops(self, request: Request, shape: Shape) -> int:  # noqa: ARG002
         """A multiplication and an addition for each dimension of each pair."""
         return 2 * shape.logits * (shape.d_k or 0)
 
-
-@dataclass(frozen=True, slots=True)
-class DotProducts:
-    """q·k for every query and key of a block; query and key are the aligned batch items."""
-
-    query: tuple[Tensor, ...]
-    key: tuple[Tensor, ...]
-    group: int
-
-    def unit(self, unit: Unit) -> ScoreKeys:
-        """Stack the queries that share a key head, so that each key head is one product."""
-        kv_heads, queries = extent(unit.kv_heads), extent(unit.queries)
-        query = self.query[unit.batch][unit.heads, unit.queries]
-        stacked = query.reshape(kv_heads, self.group * queries, query.shape[-1])
-        key = self.key[unit.batch][unit.kv_heads]
-
-        def score(keys: slice, out: Tensor) -> None:
-            products = out.view(kv_heads, self.group * queries, extent(keys))
-            torch.bmm(stacked, key[:, keys].transpose(1, 2), out=products)
-
-        return score
+    def projected_elements(self, request: Request, shape: Shape) -> int:
+        """Normalised copies of query and key, and what they are made through."""
+        if request.qk_norm == "none":
+            return 0
+        return 3 * (shape.rows + shape.keys) * (shape.d_k or 0)

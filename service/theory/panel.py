@@ -42,8 +42,8 @@ class Measured:
     entropy: Tensor
     sum_of_squares: Tensor
     masked: bool
-    reshaped: bool
-    """Whether a softcap or a bias lies between scores and weights."""
+    reshaped: str | None
+    """What makes the rows other than the softmax of normal logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +197,7 @@ def _softmax_rows(
     shape: Shape, measured: Measured, sigma: Tensor, reason: str | None
 ) -> tuple[Prediction, Prediction]:
     """Entropy and Σp²; the error is the spread between independent (batch, kv head) pairs."""
-    if measured.reshaped and reason is None:
-        reason = "a softcap or a bias makes the logits other than normal"
+    reason = reason or measured.reshaped
     several = (measured.visible >= 2) & torch.isfinite(measured.entropy)
     if not bool(several.any()):
         nothing = Prediction(None, None, None, _FINITE, _NO_ROWS)

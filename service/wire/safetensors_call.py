@@ -12,6 +12,7 @@ from service.settings import Settings
 from service.wire.calls import Call
 from service.wire.nested import from_bytes
 from service.wire.safetensors_header import DTYPES, Entry, parse_embedded, read_header
+from service.wire.torch_names import OWN_NAMES, TORCH_NAMES, translated
 from service.wire.validation import blaming, pointer, validate
 
 INPUTS = ("query", "key", "value", "logits", "weights")
@@ -22,6 +23,10 @@ MASKS = {
     "key_lengths": "key_lengths",
     "mask.offset": "offset",
 }
+PREFIX = "parameters."
+PARAMETERS = tuple(f"{PREFIX}{name}" for name in (*OWN_NAMES, *TORCH_NAMES))
+# The longest first: `a.mask.bias` ends in no shorter name.
+_KNOWN = sorted((*MASKS, *INPUTS, *PARAMETERS), key=len, reverse=True)
 
 
 @dataclass(slots=True)
@@ -30,6 +35,7 @@ class _Group:
 
     inputs: dict[str, Entry] = field(default_factory=dict)
     masks: dict[str, Entry] = field(default_factory=dict)
+    parameters: dict[str, Entry] = field(default_factory=dict)
 
 
 def decode(body: bytearray, settings: Settings, request: str | None) -> Call:
@@ -88,13 +94,16 @@ def _sort(entries: list[Entry]) -> tuple[dict[str | None, _Group], list[Entry]]:
                     pointer=pointer((entry.name,)),
                 )
             place.masks[MASKS[name]] = entry
+        elif name in PARAMETERS:
+            place.parameters[name.removeprefix(PREFIX)] = entry
         else:
             unknown.append(entry)
     for group, place in groups.items():
         if group is not None and not place.inputs:
-            # Masks of a group that is not there would silently do nothing.
-            unknown += place.masks.values()
+            # Masks and weights of a group that is not there would silently do nothing.
+            unknown += [*place.masks.values(), *place.parameters.values()]
             place.masks.clear()
+            place.parameters.clear()
         if "query" in place.inputs:
             unknown += [place.inputs.pop(n) for n in ("logits", "weights") if n in place.inputs]
         elif {"logits", "weights"} <= place.inputs.keys():
@@ -104,10 +113,9 @@ def _sort(entries: list[Entry]) -> tuple[dict[str | None, _Group], list[Entry]]:
 
 def _split(name: str) -> tuple[str | None, str]:
     """`layer0.query` → (`layer0`, `query`); `mask.bias` → (None, `mask.bias`)."""
-    for known in (*MASKS, *INPUTS):
-        if name == known:
-            return None, known
-    for known in (*MASKS, *INPUTS):
+    if name in _KNOWN:
+        return None, name
+    for known in _KNOWN:
         if name.endswith(f".{known}"):
             return name[: -len(known) - 1], known
     return None, name
@@ -123,7 +131,7 @@ def _unknown(entries: list[Entry]) -> UnknownEntry:
     names = sorted((e.name for e in entries), key=_natural)
     shown = ", ".join(_printable(name) for name in names[:5])
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    known = ", ".join((*INPUTS, *MASKS))
+    known = ", ".join((*INPUTS, *MASKS, f"{PREFIX}<name of a learned weight>"))
     return UnknownEntry(
         f"these entries are no inputs: {shown}{more}; known are {known}, each also as "
         '<group>.<name>. "ignore_unknown": true ignores the rest.'
@@ -155,7 +163,24 @@ def _document(
         if not isinstance(given_mask, dict) or given_mask.keys() & masks.keys():
             raise Invalid("a mask is given both in the file and in the request", pointer="/mask")
         document["mask"] = {**given_mask, **masks}
+    weights = {n: _tensor(e, body) for n, e in {**shared.parameters, **group.parameters}.items()}
+    if weights:
+        document["mechanism"] = _with_parameters(document.get("mechanism", {}), weights)
     return document
+
+
+def _with_parameters(mechanism: object, weights: dict[str, Tensor]) -> dict[str, object]:
+    if not isinstance(mechanism, dict) or "kind" not in mechanism:
+        raise Invalid(
+            "the file holds learned weights; the request must name the mechanism they belong to",
+            pointer="/mechanism/kind",
+        )
+    if "parameters" in mechanism:
+        raise Invalid(
+            "learned weights are given both in the file and in the request",
+            pointer="/mechanism/parameters",
+        )
+    return {**mechanism, "parameters": {"kind": "given", **translated(weights)}}
 
 
 def _tensor(entry: Entry, body: bytearray) -> Tensor:

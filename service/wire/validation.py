@@ -7,28 +7,50 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from schemas.attention import AttentionRequest, Compute, Labels
+from schemas.attention import (
+    AttentionRequest,
+    Compute,
+    IncludeGradients,
+    IncludePerturbation,
+    IncludeSparsity,
+    Labels,
+)
 from schemas.inputs import LogitInputs, SeededInputs, TensorInputs, WeightInputs
 from schemas.masks import Mask, Window
-from schemas.mechanisms import ScaledDotProduct
+from schemas.mechanisms import Additive, MultiHead, Multiplicative, ScaledDotProduct
 from service.errors import Fault, Invalid
 from service.settings import Settings
 from service.wire.nested import json_kind, reader
 
 MOST_FAULTS = 20
 _NAME_LENGTH = 64
-_BY_KIND: dict[str, type[BaseModel]] = {
+_INPUTS: dict[str, type[BaseModel]] = {
     "seeded": SeededInputs,
     "tensors": TensorInputs,
     "logits": LogitInputs,
     "weights": WeightInputs,
 }
-_KINDS = tuple(_BY_KIND)
-_PLAIN = (ScaledDotProduct, Mask, Window, Labels, Compute)
+_MECHANISMS: dict[str, type[BaseModel]] = {
+    "scaled_dot_product": ScaledDotProduct,
+    "additive": Additive,
+    "multiplicative": Multiplicative,
+    "multi_head": MultiHead,
+}
+_INCLUDES: dict[str, type[BaseModel]] = {
+    "sparsity": IncludeSparsity,
+    "gradients": IncludeGradients,
+    "perturbation": IncludePerturbation,
+}
+_PARAMETERS = ("seeded", "given")
+# The tags of each union, by the last step before them.
+_TAGS: dict[str, tuple[str, ...]] = {
+    "inputs": tuple(_INPUTS),
+    "mechanism": tuple(_MECHANISMS),
+    "parameters": _PARAMETERS,
+}
+_PLAIN = (Mask, Window, Labels, Compute)
 _OBJECT = "expected an object"
 _OBJECT_KINDS = ("model_type", "model_attributes_type", "dict_type")
-# Where the tag of a union's member stands in an error's place: /inputs/TAG/…, /include/0/TAG/….
-_TAG_BEHIND: dict[int | str, int] = {"inputs": 1, "include": 2}
 
 
 def validate(document: dict[str, object], settings: Settings) -> AttentionRequest:
@@ -55,12 +77,9 @@ def invalid(error: ValidationError) -> Invalid:
 
 def _fault(item: ErrorDetails) -> Fault:
     """One error in words: what was expected, what kind of thing was found, what is allowed."""
-    place, kind, context = item["loc"], item["type"], item.get("ctx", {})
+    place, kind = item["loc"], item["type"]
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        tag = str(context["discriminator"]).strip("'")
-        # pydantic's own words for a wrong tag would repeat what the caller sent.
-        told = "expected" if kind == "union_tag_invalid" else "the field is missing; expected"
-        return Fault(f"{pointer(place)}/{tag}", f"{told} one of {', '.join(_KINDS)}")
+        return _wrong_tag(item, missing=kind == "union_tag_not_found")
     if kind == "extra_forbidden":
         return Fault(pointer(place), _unknown_field(place))
     expected = _OBJECT if kind in _OBJECT_KINDS else item["msg"]
@@ -70,32 +89,53 @@ def _fault(item: ErrorDetails) -> Fault:
     return Fault(pointer(place), expected)
 
 
+def _wrong_tag(item: ErrorDetails, *, missing: bool) -> Fault:
+    """A union's tag is none of those on offer; pydantic's own words would repeat what was sent."""
+    place, found = item["loc"], item["input"]
+    if not isinstance(found, dict):
+        return Fault(pointer(place), f"{_OBJECT}; found {json_kind(found)}")
+    known = ", ".join(_TAGS.get(str(place[-1]), ()))
+    told = "the field is missing; expected" if missing and "kind" not in found else "expected"
+    return Fault(f"{pointer(place)}/kind", f"{told} one of {known}")
+
+
 def _unknown_field(place: tuple[int | str, ...]) -> str:
     """What is allowed here, and where misplaced tensors belong."""
     model: type[BaseModel] | None = AttentionRequest
-    for step in place[:-1]:
-        model = _inner(model, step) if model is not None else None
+    for index in range(len(place) - 1):
+        model = _inner(model, place[: index + 1]) if model is not None else None
     known = "" if model is None else f"; known are {', '.join(model.model_fields)}"
     if len(place) == 1 and place[0] in ("query", "key", "value", "logits", "weights"):
         known += '. Tensors go into inputs: {"inputs": {"kind": "tensors", "query": …}}'
     return f"unknown field{known}"
 
 
-def _inner(model: type[BaseModel], step: int | str) -> type[BaseModel] | None:
-    """The model behind a field, or behind the tag of a union."""
-    if step in _BY_KIND:
-        return _BY_KIND[str(step)]
-    field = model.model_fields.get(str(step))
-    if field is None:
-        return None
-    if step == "inputs":
+def _inner(model: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The model behind the last step of a place: that of a field, or of a union's tag."""
+    step = str(place[-1])
+    if len(place) == 2 and place[0] in _TAGS:
+        return (_INPUTS if place[0] == "inputs" else _MECHANISMS).get(step)
+    if len(place) == 3 and place[0] == "include":
+        return _INCLUDES.get(step)
+    if _is_tag(place, len(place) - 1):
+        members = _models(model.model_fields["parameters"].annotation)
+        return next((m for m in members if _form(m) == step), None)
+    if step in ("inputs", "mechanism", "parameters", "include") or place[0] == "include":
         return model
-    models = [m for m in _models(field.annotation) if m in _PLAIN]
+    field = model.model_fields.get(step)
+    models = [m for m in _models(field.annotation) if m in _PLAIN] if field is not None else []
     return models[0] if len(models) == 1 else None
 
 
-def _models(annotation: object) -> tuple[object, ...]:
-    return get_args(annotation) or (annotation,)
+def _form(model: type[BaseModel]) -> str:
+    return str(get_args(model.model_fields["kind"].annotation)[0])
+
+
+def _models(annotation: object) -> tuple[type[BaseModel], ...]:
+    """The models of a union, through the annotations around them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return (annotation,)
+    return tuple(model for part in get_args(annotation) for model in _models(part))
 
 
 @contextmanager
@@ -116,9 +156,16 @@ def pointer(place: tuple[int | str, ...]) -> str:
 
 
 def _without_tags(place: tuple[int | str, ...]) -> list[int | str]:
-    """Drop the discriminator that pydantic puts behind the field of a union."""
-    behind = _TAG_BEHIND.get(place[0]) if place else None
-    return [step for index, step in enumerate(place) if index != behind]
+    """Drop the tags that pydantic puts behind the field of a union."""
+    return [step for index, step in enumerate(place) if not _is_tag(place, index)]
+
+
+def _is_tag(place: tuple[int | str, ...], index: int) -> bool:
+    """/inputs/TAG/…, /mechanism/TAG/parameters/TAG/…, /include/0/TAG/…."""
+    top = place[0]
+    if top == "mechanism" and index == 3:
+        return place[2] == "parameters"
+    return index == {"inputs": 1, "mechanism": 1, "include": 2}.get(str(top))
 
 
 def _escaped(step: int | str) -> str:

@@ -10,9 +10,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from schemas.attention import AttentionAnswer, GroupedAnswer
 from service.api.examples import ATTENTION
-from service.diagnostics import DIAGNOSTICS
-from service.plan import INCLUDES
-from tests.builders import normal, same_bytes
+from service.diagnostics.included import INCLUDED
+from service.includes import INCLUDES
+from tests.builders import SOFTMAX_DIAGNOSTICS, normal, same_bytes
 from tests.files import EXAMPLE, file_of, raw, response_of
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +24,7 @@ QUERY = normal(BATCH, HEADS, QUERIES, D_K, seed=1)
 KEY = normal(BATCH, KV_HEADS, KEYS, D_K, seed=2)
 VALUE = normal(BATCH, KV_HEADS, KEYS, D_V, seed=3)
 MATRICES = ["output", "weights", "logits", "scores"]
-AGGREGATED = {name for name, member in DIAGNOSTICS.items() if member.aggregated}
+AGGREGATED = {name for name, member in SOFTMAX_DIAGNOSTICS.items() if member.aggregated}
 
 
 async def ask(client, document, **headers):
@@ -140,7 +140,7 @@ async def test_answers_drop_the_axes_the_query_lacks(client, rank, tensor_format
     for name in ("weights", "logits", "scores"):
         assert extents(answer[name]) == [*lead, QUERIES, KEYS]
     assert extents(answer["key_share"]) == [batch, heads, KEYS]
-    assert set(answer["row_diagnostics"]) == {*DIAGNOSTICS, "sparsity"}
+    assert set(answer["row_diagnostics"]) == {*SOFTMAX_DIAGNOSTICS, "sparsity"}
     for figures in answer["row_diagnostics"].values():
         assert extents(figures) == [batch, heads, QUERIES]
     assert set(answer["diagnostics"]) == {*AGGREGATED, "sparsity"}
@@ -160,7 +160,7 @@ async def test_binary_answers_have_the_same_shapes(client, rank):
     content = file_of({"query": normal(*lead, QUERIES, D_K)}, {"request": json.dumps(include)})
     found = load(await send(client, content))
     batch, heads = (BATCH if rank > 2 else 1), (HEADS if rank == 4 else 1)
-    rows = {f"diagnostics.{name}" for name in DIAGNOSTICS}
+    rows = {f"diagnostics.{name}" for name in SOFTMAX_DIAGNOSTICS}
     assert found.keys() == {"output", "weights", "key_share", *rows}
     assert found["output"].shape == (*lead, QUERIES, D_K)
     assert found["weights"].shape == (*lead, QUERIES, QUERIES)
@@ -254,7 +254,16 @@ async def test_drawing_leaves_the_global_generator_alone(client):
     assert same_bytes(torch.randn(3), expected)
 
 
-PARTS = ("output", "weights", "logits", "scores", "key_share", "row_diagnostics", "theory")
+PARTS = (
+    "output",
+    "weights",
+    "logits",
+    "scores",
+    "key_share",
+    "row_diagnostics",
+    "theory",
+    "gradients",
+)
 ALWAYS = {
     "mechanism", "shape", "mask", "numerics", "omitted", "device", "torch", "timing_ms",
     "batch_size", "request_id",
@@ -266,7 +275,7 @@ async def test_an_answer_has_exactly_what_is_included(client, include):
     """Nothing that was not included is in the answer; the verdict comes with the diagnostics."""
     answer = await ask(client, {"include": include})
     expected = {name for name in include if name in PARTS}
-    figures = {"sparsity", "jacobian_spectral"} & set(include)
+    figures = {name for name, figure in INCLUDED.items() if figure.include in include}
     if "diagnostics" in include:
         expected |= {"diagnostics", "verdict"}
         assert set(answer["diagnostics"]) == AGGREGATED | figures
@@ -275,7 +284,7 @@ async def test_an_answer_has_exactly_what_is_included(client, include):
         assert set(answer["diagnostics"]) == figures
     assert set(answer) == ALWAYS | expected
     if "row_diagnostics" in include:
-        assert set(answer["row_diagnostics"]) == set(DIAGNOSTICS) | figures
+        assert set(answer["row_diagnostics"]) == set(SOFTMAX_DIAGNOSTICS) | figures
     assert answer["omitted"] == []
 
 
@@ -343,7 +352,7 @@ async def test_undefined_is_null_in_json_and_exact_in_binary(client):
     assert rows["entropy"] == [0, None]
     assert rows["normalized_entropy"] == [None, None]
     assert rows["lse"][0] is not None
-    assert all(rows[name][1] is None for name in set(DIAGNOSTICS) - {"visible_keys"})
+    assert all(rows[name][1] is None for name in set(SOFTMAX_DIAGNOSTICS) - {"visible_keys"})
     assert answer["numerics"]["fully_masked_rows"] == 1
     assert answer["mask"]["visible_keys"]["mean"] == [[0.5]]
     assert answer["diagnostics"]["entropy"]["rows"] == [[1]]

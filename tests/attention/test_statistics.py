@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 
 from service.attention import blocks, rows, streaming
 from service.attention.statistics import RowStatistics
-from service.diagnostics import DIAGNOSTICS
-from tests.builders import analyse, figures_of, given_logits, normal, plain_figures
+from tests.builders import (
+    SOFTMAX_DIAGNOSTICS,
+    analyse,
+    figures_of,
+    given_logits,
+    normal,
+    plain_figures,
+)
 
 NAMES = [field.name for field in fields(RowStatistics)]
 SCORES = ("score_mean", "score_squares", "score_max_abs")
@@ -201,9 +207,10 @@ def sharpening(request):
     logits = torch.tensor(rows_of_gap, dtype=torch.float32)
     assert torch.equal(logits.double(), torch.tensor(rows_of_gap, dtype=torch.float64))
     exact = [decimal_figures(row) for row in rows_of_gap]
-    assert exact[0].keys() == DIAGNOSTICS.keys()
+    assert exact[0].keys() == SOFTMAX_DIAGNOSTICS.keys()
     return logits, {
-        name: torch.tensor([e[name] for e in exact], dtype=torch.float64) for name in DIAGNOSTICS
+        name: torch.tensor([e[name] for e in exact], dtype=torch.float64)
+        for name in SOFTMAX_DIAGNOSTICS
     }
 
 

@@ -6,9 +6,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from service.attention import rows
-from service.diagnostics import DIAGNOSTICS
 from service.diagnostics.aggregate import aggregate
-from tests.builders import analyse, figures_of, given_logits, normal, plain_figures, qkv
+from tests.builders import (
+    SOFTMAX_DIAGNOSTICS,
+    analyse,
+    figures_of,
+    given_logits,
+    normal,
+    plain_figures,
+    qkv,
+)
 
 DOUBLE = torch.float64
 LAWS = settings(max_examples=60, deadline=None)
@@ -57,7 +64,7 @@ def test_every_figure_lies_in_its_stated_range(logits):
     """Each diagnostic stays within the range that its own entry in the table states."""
     found = figures(logits)
     n = found["visible_keys"]
-    for name, diagnostic in DIAGNOSTICS.items():
+    for name, diagnostic in SOFTMAX_DIAGNOSTICS.items():
         low, high = diagnostic.range[1:-1].split(", ")
         at = ~found[name].isnan()
         figure, seen = found[name][at], n[at]
@@ -75,7 +82,7 @@ def test_every_figure_is_its_plain_definition(logits):
         torch.testing.assert_close(
             found[name], expected, rtol=1e-9, atol=1e-9, equal_nan=True, msg=name
         )
-    assert set(DIAGNOSTICS) - set(plain_figures(logits)) == {
+    assert set(SOFTMAX_DIAGNOSTICS) - set(plain_figures(logits)) == {
         "score_mean",
         "score_variance",
         "score_max_abs",
@@ -88,7 +95,7 @@ def test_the_order_of_the_keys_does_not_matter(logits, seed):
     """Permuted keys give the same figures; the argmax moves with its key, to the first on ties."""
     order = torch.randperm(logits.shape[-1], generator=torch.Generator().manual_seed(seed))
     found, moved = figures(logits), figures(logits[:, order])
-    for name in DIAGNOSTICS.keys() - {"argmax"}:
+    for name in SOFTMAX_DIAGNOSTICS.keys() - {"argmax"}:
         torch.testing.assert_close(
             moved[name], found[name], rtol=1e-10, atol=1e-10, equal_nan=True, msg=name
         )
@@ -106,7 +113,7 @@ NEITHER = {"logit_max_abs", "score_max_abs"}
 def test_a_common_shift_moves_the_logits_only(logits, shift):
     """The mean, the extremes and the log-sum-exp follow a shift; nothing of the weights does."""
     found, moved = figures(logits), figures(logits + shift)
-    for name in DIAGNOSTICS.keys() - NEITHER:
+    for name in SOFTMAX_DIAGNOSTICS.keys() - NEITHER:
         expected = found[name] + shift * (name in FOLLOW_A_SHIFT)
         torch.testing.assert_close(
             moved[name], expected, rtol=1e-9, atol=1e-9, equal_nan=True, msg=name
@@ -226,7 +233,11 @@ def test_a_small_jacobian_norm_is_not_saturation(dim):
 
 
 NAN, INF = math.nan, math.inf
-WITHOUT_A_KEY = dict.fromkeys(DIAGNOSTICS, NAN) | {"visible_keys": 0, "argmax": -1, "lse": -INF}
+WITHOUT_A_KEY = dict.fromkeys(SOFTMAX_DIAGNOSTICS, NAN) | {
+    "visible_keys": 0,
+    "argmax": -1,
+    "lse": -INF,
+}
 WITH_ONE_KEY = {
     "visible_keys": 1,
     "argmax": 3,

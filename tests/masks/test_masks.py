@@ -30,7 +30,7 @@ LOWEST = torch.finfo(torch.float32).min
 def resolved(extents, *, query_rank=4, **mask):
     """The shape and the resolved masks of a request for (batch, heads, N, M)."""
     batch, heads, queries, keys = extents
-    shape = Shape(batch, heads, heads, queries, keys, 1, 1, query_rank)
+    shape = Shape(batch, heads, heads, queries, keys, 1, 1, 1, query_rank)
     request = MaskRequest.model_validate(mask)
     return shape, resolve(request, shape, MASKS, dtype=torch.float32, device=CPU)
 
@@ -160,7 +160,7 @@ PLACED = {"causal", "window"}
 def test_an_entry_at_the_threshold_still_counts():
     """Entries below forbid_below are forbidden, one that equals it is not."""
     bias = torch.tensor([[-2.0, -1.5, math.nextafter(-1.5, -9.0), 3.0]], dtype=torch.float64)
-    shape = Shape(1, 1, 1, 1, 4, 1, 1, 4)
+    shape = Shape(1, 1, 1, 1, 4, 1, 1, 1, 4)
     request = MaskRequest.model_validate({"bias": bias, "forbid_below": -1.5})
     found = resolve(request, shape, MASKS, dtype=torch.float64, device=CPU)
     seen, added = assembled(CombinedMask(found.members), (1, 1, 1, 4), (1, 1, 4))

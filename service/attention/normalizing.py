@@ -1,0 +1,59 @@
+"""How the pass is told to turn logits into weights: what a normaliser has to offer it."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+class Exponential(ABC):
+    """Weights exp(s) over a divisor of the row, which the pass streams with a running maximum."""
+
+    @abstractmethod
+    def divisor(self, total: Tensor, maximum: Tensor) -> Tensor:
+        """The row's divisor of exp(s − maximum), where `total` is Σ exp(s − maximum)."""
+
+    @abstractmethod
+    def log_partition(self, log_sum_exp: Tensor) -> Tensor:
+        """The logarithm of the divisor of exp(s), from that of Σ exp(s)."""
+
+    @abstractmethod
+    def backward(self, weights: Tensor, upstream: Tensor) -> Tensor:
+        """Gradient on the logits from that on the weights, both (heads, queries, keys)."""
+
+
+class Direct(ABC):
+    """Weights made from the logits themselves; `whole_rows` where that takes all keys at once."""
+
+    whole_rows: ClassVar[bool]
+
+    @abstractmethod
+    def weigh(self, logits: Tensor, visible: Tensor | None) -> Tensor:
+        """Weights (heads, queries, keys), 0 where hidden; the logits are left as they are."""
+
+    @abstractmethod
+    def backward(self, weights: Tensor, upstream: Tensor) -> Tensor:
+        """Gradient on the logits from that on the weights, both (heads, queries, keys)."""
+
+
+Weighing = Exponential | Direct
+
+WEIGHT_SUMS = 5
+"""Rows of `weight_sums`: Σ w, Σ w², −Σ w ln w, the largest w, and how many are above 0."""
+LARGEST = 3
+
+
+def weight_sums(weights: Tensor) -> Tensor:
+    """Sums of direct weights (heads, queries, keys) over the keys: (5, heads, queries), float64."""
+    wide = weights.double()
+    entropies = torch.special.entr(wide).sum(-1)
+    support = (wide > 0).sum(-1).double()
+    return torch.stack([wide.sum(-1), wide.square().sum(-1), entropies, wide.amax(-1), support])
+
+
+def add_weight_sums(total: Tensor, part: Tensor) -> Tensor:
+    """The sums over the union of two ranges of keys."""
+    added = total + part
+    added[LARGEST] = torch.maximum(total[LARGEST], part[LARGEST])
+    return added
