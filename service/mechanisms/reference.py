@@ -47,7 +47,7 @@ def additive(
 
 
 def heads_of(tensor: Tensor, weight: Tensor, bias: Tensor | None, heads: int) -> Tensor:
-    """x Wᵀ + b of (batch, length, model_dim), split into (batch, heads, length, dim)."""
+    """Project (batch, length, model_dim) by x Wᵀ + b to (batch, heads, length, dim)."""
     projected = tensor @ weight.t()
     if bias is not None:
         projected = projected + bias
