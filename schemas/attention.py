@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from schemas.diagnostics import Aggregate, Gradients, Numerics, Theory, Verdict
 from schemas.inputs import Inputs, SeededInputs
@@ -122,16 +122,15 @@ class ResolvedMask(Answer):
 
 
 class ResolvedMechanism(Answer):
-    """The mechanism with its options as they were applied."""
+    """The mechanism with its options as they were applied, its own options among them."""
+
+    model_config = ConfigDict(extra="allow")
 
     kind: str
     scale: float | None = Field(description="Null where logits or weights were given.")
     softcap: float | None
     normalizer: str
     qk_norm: str
-    score: str | None = Field(None, description="Of multiplicative.")
-    heads: int | None = Field(None, description="Of multi_head.")
-    kv_heads: int | None = Field(None, description="Of multi_head; null = heads.")
     parameters: dict[str, Any] | None = Field(
         None, description="Whether given or seeded, and the shapes of the learned weights."
     )

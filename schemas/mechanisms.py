@@ -1,6 +1,6 @@
 """The attention mechanisms and the options they share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag
 
@@ -81,6 +81,24 @@ class MultiHead(MechanismOptions):
         Annotated[SeededWeights, Tag("seeded")] | Annotated[MultiHeadParameters, Tag("given")],
         _FORM,
     ] = SeededWeights()
+
+
+def mechanism_models() -> tuple[type[MechanismOptions], ...]:
+    """The models that the union tells apart."""
+    tagged = get_args(get_args(Mechanism)[0])
+    return tuple(get_args(member)[0] for member in tagged)
+
+
+def weight_names() -> tuple[str, ...]:
+    """The names of all learned weights that can be given, each once."""
+    found: dict[str, None] = {}
+    for mechanism in mechanism_models():
+        if "parameters" in mechanism.model_fields:
+            for member in get_args(mechanism.model_fields["parameters"].annotation):
+                given = get_args(member)[0]
+                if not issubclass(given, SeededWeights):
+                    found |= dict.fromkeys(name for name in given.model_fields if name != "kind")
+    return tuple(found)
 
 
 def mechanism_kind(value: object) -> str | None:

@@ -24,14 +24,6 @@ _CHARACTER_BYTES = 7
 _MOST_ENTRIES = 40
 _FIXED_BYTES = 4 * 2**20
 _MOST_FIGURES = len(DIAGNOSTICS) + 8
-# Measured: a sort in float64 costs as much as a hundred sweeps.
-_FLOPS_A_LOGIT = {
-    "softmax": 20,
-    "softmax_one": 20,
-    "sigmoid": 60,
-    "sparsemax": 300,
-    "entmax15": 300,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +111,7 @@ def _flops(plan: Plan) -> int:
     if plan.scored:
         scores = plan.mechanism.flops(plan.request.mechanism, shape)
     weighing = 2 * shape.logits * (shape.d_v or 0) if plan.wanted.output else 0
-    row_pass = _FLOPS_A_LOGIT[plan.request.mechanism.normalizer] * shape.logits
+    row_pass = plan.normalizer.description.flops_a_logit * shape.logits
     return scores + weighing + row_pass + _flops_again(plan, scores)
 
 

@@ -21,7 +21,7 @@ from service.job import ENCODINGS
 from service.limits import UNITS
 from service.masks import MASKS
 from service.mechanisms import MECHANISMS
-from service.normalizers import NORMALIZERS
+from service.normalizers import NORMALIZERS, Normalizer
 from service.settings import Settings
 
 router = APIRouter(tags=["about"])
@@ -29,6 +29,13 @@ router = APIRouter(tags=["about"])
 
 def _entries(members: dict[str, str], formula: str = "") -> list[Entry]:
     return [Entry(name=n, meaning=m, formula=formula) for n, m in members.items()]
+
+
+def _normalizer(member: Normalizer) -> Entry:
+    d = member.description
+    return Entry(
+        name=d.name, meaning=d.meaning, formula=d.formula, source=d.source, memory=d.memory
+    )
 
 
 def _figure(figure: Diagnostic | IncludedFigure) -> Entry:
@@ -64,7 +71,7 @@ async def get_catalogue() -> Catalogue:
             for m in MECHANISMS.values()
         ],
         masks=[Entry(**asdict(m.description)) for m in MASKS],
-        normalizers=[Entry(**asdict(n.description)) for n in NORMALIZERS.values()],
+        normalizers=[_normalizer(n) for n in NORMALIZERS.values()],
         diagnostics=[*map(_figure, DIAGNOSTICS.values()), *map(_figure, INCLUDED.values())],
         includes=_entries(INCLUDES),
         encodings=_entries(ENCODINGS),

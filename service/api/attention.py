@@ -9,6 +9,7 @@ from schemas.attention import AttentionAnswer, GroupedAnswer
 from service.api import examples
 from service.api.bodies import read_body, reserved_bytes
 from service.api.documentation import problems, request_body
+from service.api.mechanism_pages import described_attention
 from service.api.negotiation import (
     answer_encoding,
     body_encoding,
@@ -28,6 +29,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 @router.post(
     "/v1/attention",
     summary="Run attention and diagnose its saturation",
+    description=described_attention(),
     response_class=Response,
     response_model=None,
     openapi_extra=request_body("AttentionRequest", examples.ATTENTION, binary=SAFETENSORS),
@@ -54,12 +56,7 @@ async def analyse_attention(
         ),
     ] = None,
 ) -> Response:
-    """Scaled dot-product attention on your tensors, on a seed and a shape, or on given logits or
-    weights: output, weights, every diagnostic per head and row, a verdict with evidence and advice.
-
-    `{}` is a valid request. A safetensors file with entries `<group>.query`, `<group>.key` and
-    `<group>.value` is analysed group by group and answered with one ranking of all heads.
-    """  # noqa: D205 - shown on the docs page
+    """Answer one call; what the docs page says of it is made from the tables."""
     state = state_of(http)
     refuse_unknown_parameters(http, {"request"})
     encoding, accept = body_encoding(http.headers), answer_encoding(http.headers)

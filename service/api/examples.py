@@ -66,6 +66,69 @@ ATTENTION: dict[str, dict[str, Any]] = {
             "include": ["weights", "diagnostics", "key_share"],
         },
     },
+    "additive": {
+        "summary": "Bahdanau's additive attention, queries and keys of different dimensions",
+        "description": "vᵀ tanh(W_q q + W_k k) with seeded weights. tanh_saturated and "
+        "tanh_gradient tell whether the hidden units saturate before the softmax does, "
+        "score_bound_share how near the scores are to the sum of |v|.",
+        "value": {
+            "mechanism": {
+                "kind": "additive",
+                "parameters": {"kind": "seeded", "seed": 1, "hidden_dim": 32},
+            },
+            "inputs": {"kind": "seeded", "query_length": 6, "key_length": 9, "d_q": 24, "d_k": 16},
+            "include": ["output", "weights", "diagnostics"],
+        },
+    },
+    "multiplicative": {
+        "summary": "Luong's dot score, unscaled as in the paper",
+        "description": "The advice says what 1/sqrt(d_k) would change. general and concat take "
+        "weights, given or seeded.",
+        "value": {
+            "mechanism": {"kind": "multiplicative", "score": "dot"},
+            "inputs": {"kind": "seeded", "query_length": 12, "d_k": 64},
+            "include": ["diagnostics"],
+        },
+    },
+    "multi_head": {
+        "summary": "Multi-head attention on inputs of the model's dimension",
+        "description": "Eight query heads share two key/value heads; every head is diagnosed "
+        "before the heads are joined. torch.nn.MultiheadAttention's state dict posted as "
+        "parameters.* in a safetensors file is the same with your weights.",
+        "value": {
+            "mechanism": {"kind": "multi_head", "heads": 8, "kv_heads": 2, "qk_norm": "rms"},
+            "inputs": {"kind": "seeded", "batch": 2, "query_length": 10, "model_dim": 64},
+            "mask": {"causal": "upper_left"},
+            "include": ["output", "diagnostics"],
+        },
+    },
+    "sparse_weights": {
+        "summary": "Sparsemax in place of softmax",
+        "description": "Weights that are exactly 0: support_size counts the others. Also "
+        "softmax_one (with null_mass), entmax15 and sigmoid.",
+        "value": {
+            "mechanism": {"kind": "scaled_dot_product", "normalizer": "sparsemax"},
+            "inputs": {"kind": "seeded", "query_length": 6, "key_length": 10, "d_k": 16},
+            "include": ["weights", "diagnostics", "row_diagnostics"],
+        },
+    },
+    "harms": {
+        "summary": "What saturation costs: gradient, sparse weights, sensitivity",
+        "description": "Without the scale little gradient reaches the query, most weights are "
+        "nearly 0, and small changes of query and key move the weights far. The evidence "
+        "gathers the three; flip_margin says how far each query is from preferring another key.",
+        "value": {
+            "mechanism": {"kind": "scaled_dot_product", "scale": 1},
+            "inputs": {"kind": "seeded", "heads": 2, "query_length": 32, "d_k": 256},
+            "include": [
+                "diagnostics",
+                "sparsity",
+                "flip_margin",
+                {"name": "gradients", "seed": 0},
+                {"name": "perturbation", "relative_noise": 0.01},
+            ],
+        },
+    },
     "given_logits": {
         "summary": "Logits that a framework computed",
         "description": "null is minus infinity. Only what follows from logits is defined.",

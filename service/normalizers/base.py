@@ -11,13 +11,17 @@ from service.attention.normalizing import Direct, Exponential
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """How the catalogue presents a normaliser; `memory` says what of a row it must hold."""
+    """How the catalogue presents a normaliser.
+
+    `memory` says what of a row it must hold, `flops_a_logit` what the row pass costs with it.
+    """
 
     name: str
     meaning: str
     formula: str
     source: str
     memory: str
+    flops_a_logit: int = 20
 
 
 STREAMED = "streams: nothing of a row's length is held"

@@ -16,6 +16,7 @@ class Sigmoid(DirectNormalizer):
         formula="p_j = 1 / (1 + exp(-s_j))",
         source="Ramapuram et al. 2024, arXiv 2409.04431",
         memory=STREAMED,
+        flops_a_logit=60,
     )
     whole_rows = False
 

@@ -2,17 +2,10 @@
 
 from torch import Tensor
 
-from schemas.parameters import AdditiveParameters, MultiHeadParameters, MultiplicativeParameters
+from schemas.mechanisms import weight_names
 from service.errors import Invalid
 
-OWN_NAMES = tuple(
-    dict.fromkeys(
-        name
-        for model in (AdditiveParameters, MultiplicativeParameters, MultiHeadParameters)
-        for name in model.model_fields
-        if name != "kind"
-    )
-)
+OWN_NAMES = weight_names()
 _RENAMED = {
     "q_proj_weight": "query_weight",
     "k_proj_weight": "key_weight",

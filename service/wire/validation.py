@@ -7,46 +7,40 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from schemas.attention import (
-    AttentionRequest,
-    Compute,
-    IncludeGradients,
-    IncludePerturbation,
-    IncludeSparsity,
-    Labels,
-)
-from schemas.inputs import LogitInputs, SeededInputs, TensorInputs, WeightInputs
+from schemas.attention import AttentionRequest, Compute, IncludeItem, IncludeOptions, Labels
+from schemas.inputs import Inputs
 from schemas.masks import Mask, Window
-from schemas.mechanisms import Additive, MultiHead, Multiplicative, ScaledDotProduct
+from schemas.mechanisms import Mechanism
 from service.errors import Fault, Invalid
 from service.settings import Settings
 from service.wire.nested import json_kind, reader
 
 MOST_FAULTS = 20
 _NAME_LENGTH = 64
-_INPUTS: dict[str, type[BaseModel]] = {
-    "seeded": SeededInputs,
-    "tensors": TensorInputs,
-    "logits": LogitInputs,
-    "weights": WeightInputs,
-}
-_MECHANISMS: dict[str, type[BaseModel]] = {
-    "scaled_dot_product": ScaledDotProduct,
-    "additive": Additive,
-    "multiplicative": Multiplicative,
-    "multi_head": MultiHead,
-}
-_INCLUDES: dict[str, type[BaseModel]] = {
-    "sparsity": IncludeSparsity,
-    "gradients": IncludeGradients,
-    "perturbation": IncludePerturbation,
-}
-_PARAMETERS = ("seeded", "given")
+
+
+def _models(annotation: object) -> tuple[type[BaseModel], ...]:
+    """The models of a union, through the annotations around them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return (annotation,)
+    return tuple(model for part in get_args(annotation) for model in _models(part))
+
+
+def _by_tag(union: object, field: str) -> dict[str, type[BaseModel]]:
+    """The models of a union by the literal of the field that tells them apart."""
+    return {
+        str(get_args(model.model_fields[field].annotation)[0]): model for model in _models(union)
+    }
+
+
+_INPUTS = _by_tag(Inputs, "kind")
+_MECHANISMS = _by_tag(Mechanism, "kind")
+_INCLUDES: dict[str, type[BaseModel]] = {**_by_tag(IncludeItem, "name"), "options": IncludeOptions}
 # The tags of each union, by the last step before them.
 _TAGS: dict[str, tuple[str, ...]] = {
     "inputs": tuple(_INPUTS),
     "mechanism": tuple(_MECHANISMS),
-    "parameters": _PARAMETERS,
+    "parameters": ("seeded", "given"),
 }
 _PLAIN = (Mask, Window, Labels, Compute)
 _OBJECT = "expected an object"
@@ -118,24 +112,12 @@ def _inner(model: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseMod
     if len(place) == 3 and place[0] == "include":
         return _INCLUDES.get(step)
     if _is_tag(place, len(place) - 1):
-        members = _models(model.model_fields["parameters"].annotation)
-        return next((m for m in members if _form(m) == step), None)
+        return _by_tag(model.model_fields["parameters"].annotation, "kind").get(step)
     if step in ("inputs", "mechanism", "parameters", "include") or place[0] == "include":
         return model
     field = model.model_fields.get(step)
     models = [m for m in _models(field.annotation) if m in _PLAIN] if field is not None else []
     return models[0] if len(models) == 1 else None
-
-
-def _form(model: type[BaseModel]) -> str:
-    return str(get_args(model.model_fields["kind"].annotation)[0])
-
-
-def _models(annotation: object) -> tuple[type[BaseModel], ...]:
-    """The models of a union, through the annotations around them."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return (annotation,)
-    return tuple(model for part in get_args(annotation) for model in _models(part))
 
 
 @contextmanager
