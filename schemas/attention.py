@@ -40,14 +40,22 @@ class IncludeGradients(Strict):
     """How much gradient reaches query, key and value from a normal one on the output."""
 
     name: Literal["gradients"]
-    seed: Seed = Field(0, description="Of the upstream gradient, randn of the output's shape.")
+    seed: Seed = Field(
+        0,
+        description="Of the upstream gradient: torch.randn of the output's shape from a generator "
+        "with manual_seed(2_000_000_000 + seed), so that it is not the seeded query.",
+    )
 
 
 class IncludePerturbation(Strict):
     """How far weights and output move when query and key do."""
 
     name: Literal["perturbation"]
-    seed: Seed = 0
+    seed: Seed = Field(
+        0,
+        description="Of the noise: torch.randn of the query's shape, then of the key's, from a "
+        "generator with manual_seed(3_000_000_000 + seed).",
+    )
     relative_noise: Annotated[float, Field(gt=0, le=1)] = Field(
         0.01, description="Standard deviation of the noise over the RMS of query, of key."
     )

@@ -31,7 +31,6 @@ class Evidence(Answer):
     source: str
     holds: bool | None
     meaning: str
-    below: bool = Field(description="Whether it holds below the threshold, not above.")
 
 
 class Verdict(Answer):
@@ -73,6 +72,9 @@ class Gradients(Answer):
     )
     relative_to_uniform: PerHeadFigure = Field(
         description="Of the heads' query, over what it would be with equal weights on all keys."
+    )
+    vanished_rows: PerHeadFigure = Field(
+        description="Share of the rows whose query gets less than a tenth of that."
     )
 
 

@@ -22,8 +22,10 @@ def parameters_form(value: object) -> str | None:
 class SeededWeights(Strict):
     """Normal weights over the square root of their input dimension, biases absent.
 
+    `g = torch.Generator().manual_seed(1_000_000_000 + seed)`, then
     `torch.randn(out, in, generator=g) / sqrt(in)` in the order of the mechanism's table, so that
-    what is projected keeps its variance; weights of variance 1 would saturate everything.
+    what is projected keeps its variance; weights of variance 1 would saturate everything, and from
+    the inputs' own stream they would be the first inputs.
     """
 
     kind: Literal["seeded"] = "seeded"

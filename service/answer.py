@@ -153,6 +153,7 @@ def _gradients(found: Gradients, dtype: torch.dtype) -> dict[str, Any]:
         "parameters": found.parameters,
         "closed_form": per_head(found.closed_form, found.closed_form_reason),
         "relative_to_uniform": per_head(found.relative_to_uniform, found.relative_reason),
+        "vanished_rows": per_head(found.vanished_rows, found.relative_reason),
     }
     if found.projected:
         written["projected"] = {n: _figures(rms, dtype) for n, rms in found.projected.items()}

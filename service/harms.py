@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from service import domains
+from service import domains, seeds
 from service.attention.gradients import Forward, PassGradients, backward
 from service.attention.perturbation import move
 from service.attention.statistics import RowStatistics
@@ -16,6 +16,8 @@ from service.plan import Plan
 from service.runtime import Runtime
 from service.scored import Scored
 
+VANISHED = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
@@ -23,7 +25,9 @@ class Gradients:
 
     `inputs` by tensor: (batch, heads of that tensor). `projected` the same for the heads' own
     query, key and value, where the inputs are projected to heads. `closed_form` and
-    `relative_to_uniform` (batch, heads) are of the heads' query, None with a reason.
+    `relative_to_uniform` (batch, heads) are of the heads' query, None with a reason;
+    `vanished_rows` is the share of rows that get less than a tenth of what equal weights on all
+    visible keys would give them, which the RMS of a few unsaturated rows would hide.
     """
 
     seed: int
@@ -33,6 +37,7 @@ class Gradients:
     closed_form: Tensor | None = None
     closed_form_reason: str | None = None
     relative_to_uniform: Tensor | None = None
+    vanished_rows: Tensor | None = None
     relative_reason: str | None = None
 
 
@@ -77,7 +82,6 @@ def measure_gradients(
             before = on_weights.get(name)
             on_weights[name] = gradient if before is None else before + gradient
     own = {"query": found.query, "key": found.key, "value": found.value}
-    uniform = None if found.uniform is None else _rms(found.query) / _rms(found.uniform)
     return Gradients(
         seed=plan.include.gradients.seed,
         inputs={name: _rms(on_inputs[name]) for name in own},
@@ -85,7 +89,8 @@ def measure_gradients(
         projected={n: _rms(g) for n, g in own.items()} if plan.shape.model is not None else {},
         closed_form=None if found.closed is None else _rms(found.closed),
         closed_form_reason=domains.closed_form(plan.request),
-        relative_to_uniform=uniform,
+        relative_to_uniform=_relative(found),
+        vanished_rows=_vanished(found, statistics),
         relative_reason=domains.relative_gradient(plan.request),
     )
 
@@ -120,7 +125,7 @@ def _upstream(plan: Plan) -> Tensor:
     heads, dim = shape.heads, shape.d_v or 1
     if shape.model is not None:
         heads, dim = 1, shape.model.output_dim
-    generator = torch.Generator(device="cpu").manual_seed(plan.include.gradients.seed)
+    generator = seeds.generator(plan.include.gradients.seed, "upstream")
     return torch.randn(shape.batch, heads, shape.query_length, dim, generator=generator)
 
 
@@ -178,6 +183,20 @@ def _rms(gradient: Tensor) -> Tensor:
     return gradient.double().square().mean((-2, -1)).sqrt().cpu()
 
 
+def _relative(found: PassGradients) -> Tensor | None:
+    return None if found.uniform is None else _rms(found.query) / _rms(found.uniform)
+
+
+def _vanished(found: PassGradients, statistics: RowStatistics) -> Tensor | None:
+    """Share of the rows that see two keys, (batch, heads)."""
+    if found.uniform is None:
+        return None
+    own, equal = (g.double().square().sum(-1).sqrt() for g in (found.query, found.uniform))
+    several = statistics.visible >= 2
+    vanished = (own < VANISHED * equal) & several
+    return (vanished.sum(-1) / several.sum(-1).double()).cpu()
+
+
 def _pooled_rms(gradient: Tensor) -> Tensor:
     return gradient.double().square().mean().sqrt()
 
@@ -195,7 +214,7 @@ def perturb(
     tensor in its (batch, head); the value stays.
     """
     asked = plan.include.perturbation
-    generator = torch.Generator(device="cpu").manual_seed(asked.seed)
+    generator = seeds.generator(asked.seed, "noise")
     noisy = replace(
         taken,
         query=_noisy(taken.query, asked.relative_noise, generator),

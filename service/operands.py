@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from schemas.inputs import SeededInputs, TensorInputs
+from service import seeds
 from service.errors import DtypeMismatch, Invalid, NonFinite
 from service.extents import AnyInputs, four
 from service.shape import Shape
@@ -105,7 +106,7 @@ def _place(tensor: Tensor, answer_dtype: torch.dtype, device: torch.device) -> T
 
 def draw(inputs: SeededInputs, shape: Shape) -> dict[str, Tensor]:
     """Query, key and value from the seed, always on the CPU, in that order, in float32."""
-    generator = torch.Generator(device="cpu").manual_seed(inputs.seed)
+    generator = seeds.generator(inputs.seed, "inputs")
     keys = (shape.batch, shape.kv_heads, shape.key_length)
     extents: dict[str, tuple[Any, ...]] = {
         "query": (shape.batch, shape.heads, shape.query_length, shape.d_q),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from schemas.parameters import SeededWeights
 from schemas.strict import Strict
+from service import seeds
 from service.errors import Invalid, NonFinite, ShapeMismatch
 
 POINTER = "/mechanism/parameters"
@@ -112,7 +113,7 @@ def draw(wanted: Sequence[Parameter], seed: int) -> dict[str, Tensor]:
     Inputs of variance 1 keep it through such weights (LeCun et al. 1998, Efficient BackProp,
     section 4.6); weights of variance 1 would saturate everything.
     """
-    generator = torch.Generator(device="cpu").manual_seed(seed)
+    generator = seeds.generator(seed, "parameters")
     return {
         parameter.name: torch.randn(parameter.shape, generator=generator)
         / math.sqrt(parameter.fan_in)

@@ -238,7 +238,7 @@ def _verdict(analysis: Analysis, scored: Scored, again: Revisited) -> Verdict:
     rows, plan = analysis.rows, analysis.plan
     found = [
         *evidence(rows, again.key_share, again.seen_by),
-        *harm_evidence(rows, _relative(analysis), plan.include.perturbation.relative_noise),
+        *harm_evidence(rows, _vanished(analysis), plan.include.perturbation.relative_noise),
     ]
     heads = plan.shape.heads
     if plan.normalizer.description.name != "softmax":
@@ -269,8 +269,8 @@ def _verdict(analysis: Analysis, scored: Scored, again: Revisited) -> Verdict:
     )
 
 
-def _relative(analysis: Analysis) -> Tensor | None:
-    return None if analysis.gradients is None else analysis.gradients.relative_to_uniform
+def _vanished(analysis: Analysis) -> Tensor | None:
+    return None if analysis.gradients is None else analysis.gradients.vanished_rows
 
 
 def _mean(figures: Tensor | None) -> float | None:

@@ -17,21 +17,18 @@ SINK_ROWS = 8
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A figure, its threshold and source, and whether it passes it: upwards, or `below` it."""
+    """A figure, its threshold and source, and whether it passes it."""
 
     name: str
     value: float | None
     threshold: float
     source: str
     meaning: str
-    below: bool = False
 
     @property
     def holds(self) -> bool | None:
-        """Whether the figure is past the threshold; None where there is no figure."""
-        if self.value is None:
-            return None
-        return self.value < self.threshold if self.below else self.value > self.threshold
+        """Whether the figure is above the threshold; None where there is no figure."""
+        return None if self.value is None else self.value > self.threshold
 
 
 def _largest(figures: Tensor) -> float | None:

@@ -5,62 +5,59 @@ from torch import Tensor
 
 from service.diagnostics.evidence import Evidence
 
-VANISHING_GRADIENT = 0.1
+VANISHED_SHARE = 0.5
 SPARSE_SHARE = 0.95
-AMPLIFICATION = 2.0
+AMPLIFICATION = 5.0
 _OWN = "convention of this service"
 
 
 def harm_evidence(
-    rows: dict[str, Tensor], relative: Tensor | None, relative_noise: float
+    rows: dict[str, Tensor], vanished: Tensor | None, relative_noise: float
 ) -> list[Evidence]:
     """Evidence from what was included, each for the worst head.
 
     Args:
         rows: figures per row (batch, heads, N).
-        relative: RMS gradient on the query over that of uniform weights (batch, heads).
+        vanished: share of the rows whose query gets next to no gradient (batch, heads).
         relative_noise: of the perturbation.
     """
     found = []
-    if relative is not None:
+    if vanished is not None:
         found.append(
             Evidence(
-                "gradient_relative_to_uniform",
-                _extreme(relative, largest=False),
-                VANISHING_GRADIENT,
+                "gradient_vanished_rows",
+                _largest(vanished),
+                VANISHED_SHARE,
                 _OWN,
-                "vanishing gradient: what reaches the queries of the worst head, over what would "
-                "if it weighed all keys alike",
-                below=True,
+                "vanishing gradient: the share of the worst head's rows whose query gets less than "
+                "a tenth of the gradient that equal weights on all keys would pass",
             )
         )
     if "sparsity" in rows:
         found.append(
             Evidence(
                 "sparsity",
-                _extreme(rows["sparsity"].nanmean(-1), largest=True),
+                _largest(rows["sparsity"].nanmean(-1)),
                 SPARSE_SHARE,
                 "Zhang et al. 2023, H2O, arXiv 2306.14048: over 95 % in trained models",
                 "sparse weights: the share of keys that the rows of the sparsest head ignore",
             )
         )
     if "perturbation_l1" in rows:
-        moved = _extreme(rows["perturbation_l1"].nanmean(-1), largest=True)
+        moved = _largest(rows["perturbation_l1"])
         found.append(
             Evidence(
                 "perturbation_amplification",
                 None if moved is None else moved / relative_noise,
                 AMPLIFICATION,
                 _OWN,
-                "sensitivity: how far the weights of the worst head move (in the 1-norm), over the "
-                "relative noise on query and key",
+                "sensitivity: how far the weights of the worst row move (in the 1-norm), over the "
+                "relative noise on query and key; logits of unit variance give 1 to 2",
             )
         )
     return found
 
 
-def _extreme(figures: Tensor, *, largest: bool) -> float | None:
+def _largest(figures: Tensor) -> float | None:
     finite = figures[torch.isfinite(figures)]
-    if not finite.numel():
-        return None
-    return float(finite.max() if largest else finite.min())
+    return float(finite.max()) if finite.numel() else None
