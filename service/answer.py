@@ -16,7 +16,7 @@ from service.report import Analysis, Verdict
 from service.theory.panel import Panel, Prediction
 from service.wire.answers import Part
 
-_INTEGERS = ("visible_keys", "argmax", "support_size")
+_INTEGERS = ("visible_keys", "argmax")
 _WITH_QUERY_AXES = ("output", "weights", "logits", "scores")
 
 

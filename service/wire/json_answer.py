@@ -31,7 +31,7 @@ def _part(part: Part, tensor_format: str) -> dict[str, Any]:
     named = {} if part.name is None else {"name": part.name}
     document: dict[str, Any] = {**named, **part.document}
     place = {name: _tensor(tensor, tensor_format) for name, tensor in part.tensors.items()}
-    for key in ("diagnostics", "verdict", "numerics", "theory", "omitted"):
+    for key in ("diagnostics", "verdict", "numerics", "theory", "gradients", "omitted"):
         if key in document:
             place[key] = document.pop(key)
         if key == "diagnostics" and part.rows:
