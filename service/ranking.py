@@ -32,15 +32,21 @@ def rank(analyses: Mapping[str, Analysis]) -> list[RankedHead]:
 
 
 def _badness(head: RankedHead) -> tuple[int, float]:
-    trace = head.jacobian_trace
-    return _ORDER[head.level], float("inf") if trace is None else trace
+    """Off softmax there is no trace; there the entropy of the row over its sum orders alike."""
+    passed = head.entropy if head.jacobian_trace is None else head.jacobian_trace
+    return _ORDER[head.level], float("inf") if passed is None else passed
 
 
 def _heads(group: str, analysis: Analysis) -> list[RankedHead]:
-    if analysis.counts is None:
+    if analysis.verdict is None:
         return []
-    levels = analysis.counts.pooled(0).levels()
-    columns = [_pooled(analysis.rows[name]) for name in ("entropy", "max_weight", "jacobian_trace")]
+    heads = analysis.plan.shape.heads
+    undecided: list[Level | None] = [None] * heads
+    levels = undecided if analysis.counts is None else analysis.counts.pooled(0).levels()
+    columns = [
+        _pooled(analysis.rows[name]) if name in analysis.rows else [None] * heads
+        for name in ("entropy", "max_weight", "jacobian_trace")
+    ]
     figures = zip(levels, *columns, strict=True)
     return [RankedHead(group, head, *entry) for head, entry in enumerate(figures)]
 

@@ -255,10 +255,13 @@ def _verdict(analysis: Analysis, scored: Scored, again: Revisited) -> Verdict:
         level=level,
         scale=scored.scale,
         default_scale=scored.default_scale,
+        default_is_root=_is_root(scored.default_scale, plan.shape.d_k),
         logit_variance=variance,
         largest_logit=by_name.get("logit_max"),
     )
-    remark = plan.mechanism.remark(plan.request.mechanism, plan.shape, variance)
+    remark = plan.mechanism.remark(
+        plan.request.mechanism, plan.shape, lambda name: _mean(rows.get(name))
+    )
     return Verdict(
         level=level,
         heads=[levels[start : start + heads] for start in range(0, len(levels), heads)],
@@ -267,6 +270,10 @@ def _verdict(analysis: Analysis, scored: Scored, again: Revisited) -> Verdict:
         evidence=found,
         advice=[*([] if remark is None else [remark]), *advice(setting)],
     )
+
+
+def _is_root(scale: float | None, d_k: int | None) -> bool:
+    return scale is not None and d_k is not None and math.isclose(scale, d_k**-0.5)
 
 
 def _vanished(analysis: Analysis) -> Tensor | None:

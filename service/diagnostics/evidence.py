@@ -13,6 +13,7 @@ SOFTCAP_THRESHOLD = 50.0
 CONDENSATION = 1.0
 SINK_SHARE = 0.3
 SINK_ROWS = 8
+SATURATED_UNITS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,17 @@ def evidence(
                 "keys",
             )
         )
+    if "tanh_saturated" in rows:
+        found.append(
+            Evidence(
+                "tanh_saturated",
+                _largest(rows["tanh_saturated"].nanmean(-1)),
+                SATURATED_UNITS,
+                "convention of this service",
+                "the share of a head's hidden units with |tanh| > 0.99: additive scores saturate "
+                "before the softmax does",
+            )
+        )
     if key_share is not None and seen_by is not None:
         counted = torch.where(seen_by >= SINK_ROWS, key_share, float("nan"))
         found.append(
@@ -93,6 +105,7 @@ class Setting:
     level: Level | None
     scale: float | None
     default_scale: float | None
+    default_is_root: bool
     logit_variance: float | None
     largest_logit: float | None
 
@@ -103,9 +116,10 @@ def advice(setting: Setting) -> list[str]:
     concentrated = setting.level in ("saturated", "sharp")
     scale, default = setting.scale, setting.default_scale
     if concentrated and scale is not None and default is not None and abs(scale) > 1.5 * default:
+        named = " (1/sqrt(d_k))" if setting.default_is_root else ""
         said.append(
-            f"The scale is {scale:.4g}, {abs(scale) / default:.3g} times the default {default:.4g} "
-            "(1/sqrt(d_k)): return to it, or divide by a temperature."
+            f"The scale is {scale:.4g}, {abs(scale) / default:.3g} times the default "
+            f"{default:.4g}{named}: return to it, or divide by a temperature."
         )
     if concentrated and setting.logit_variance is not None and setting.logit_variance > 4:
         spread = math.sqrt(setting.logit_variance)
@@ -118,7 +132,7 @@ def advice(setting: Setting) -> list[str]:
         factor = QK_CLIP_THRESHOLD / setting.largest_logit
         said.append(
             f"The largest logit is {setting.largest_logit:.4g}: QK-Clip at 100 would scale this "
-            f"head's query-key product by {factor:.3g}; a softcap of 50 bounds it without "
+            f"head's scores by {factor:.3g}; a softcap of 50 bounds it without "
             "touching the weights."
         )
     if setting.level == "diffuse":

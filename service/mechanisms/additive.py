@@ -6,8 +6,8 @@ from torch import Tensor
 
 from schemas.mechanisms import Additive as Request
 from schemas.parameters import AdditiveParameters
-from service.mechanisms.additive_scores import AdditiveScores, tile_elements
-from service.mechanisms.base import Description, Mechanism, Prepared, operand
+from service.mechanisms.additive_scores import AdditiveScores, saturated_units, tile_elements
+from service.mechanisms.base import Description, MeanOf, Mechanism, Prepared, operand
 from service.mechanisms.projections import project
 from service.operands import Operands
 from service.parameters import Parameter
@@ -66,6 +66,15 @@ class Additive(Mechanism[Request]):
             AdditiveScores.of(query, key, vector),
             constants={"score_bound": float(vector.detach().double().abs().sum())},
         )
+
+    def remark(
+        self,
+        request: Request,  # noqa: ARG002
+        shape: Shape,  # noqa: ARG002
+        figures: MeanOf,
+    ) -> str | None:
+        """Whether the hidden units saturate."""
+        return saturated_units(figures)
 
     def flops(self, request: Request, shape: Shape) -> int:
         """Two projections; an addition, a tanh and a product for each hidden unit of each pair."""

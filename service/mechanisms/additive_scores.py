@@ -1,5 +1,6 @@
 """vᵀ tanh(q' + k') for projected queries and keys, in tiles: never (query, key, hidden) whole."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from service.attention.streaming import aligned
 # Two tiles of so many float32 stay in a core's cache.
 _TILE = 2**16
 SATURATED_TANH = 0.99
+MAJORITY_SATURATED = 0.5
 FIGURES = ("tanh_saturated", "tanh_gradient")
 
 
@@ -93,6 +95,18 @@ def _tiles(unit: Unit, keys: slice, hidden: int) -> list[tuple[int, slice, slice
         for rows in ranges(extent(unit.queries), row_step)
         for part in columns
     ]
+
+
+def saturated_units(figures: Callable[[str], float | None]) -> str | None:
+    """A sentence where most hidden units are saturated: the softmax is not the only place."""
+    share, passing = figures("tanh_saturated"), figures("tanh_gradient")
+    if share is None or passing is None or share <= MAJORITY_SATURATED:
+        return None
+    return (
+        f"{share:.0%} of the hidden units are saturated (|tanh| > {SATURATED_TANH}), and "
+        f"{passing:.2g} of the gradient passes them: smaller query_weight, key_weight or bias, or "
+        "normalised inputs, would mend that before anything behind it."
+    )
 
 
 def tile_elements(hidden: int) -> int:

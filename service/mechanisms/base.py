@@ -16,6 +16,8 @@ from service.operands import Operands
 from service.parameters import Parameter
 from service.shape import Shape
 
+MeanOf = Callable[[str], float | None]
+"""The mean of a diagnostic over all rows, by name; None where it is undefined."""
 Request = TypeVar("Request", bound=MechanismOptions)
 
 
@@ -110,8 +112,13 @@ class Mechanism(ABC, Generic[Request]):
     def flops(self, request: Request, shape: Shape) -> int:
         """Floating-point operations of all scores and projections."""
 
-    def remark(self, request: Request, shape: Shape, variance: float | None) -> str | None:  # noqa: ARG002
-        """A sentence about these scores, whose logits have this variance; none, for most."""
+    def remark(
+        self,
+        request: Request,  # noqa: ARG002
+        shape: Shape,  # noqa: ARG002
+        figures: MeanOf,  # noqa: ARG002
+    ) -> str | None:
+        """A sentence about these scores, whose diagnostics have these means; none, for most."""
         return None
 
     def projected_elements(self, request: Request, shape: Shape) -> int:  # noqa: ARG002

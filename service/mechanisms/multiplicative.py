@@ -8,8 +8,8 @@ from schemas.mechanisms import Multiplicative as Request
 from schemas.parameters import MultiplicativeParameters
 from schemas.strict import Strict
 from service.errors import Invalid
-from service.mechanisms.additive_scores import AdditiveScores, tile_elements
-from service.mechanisms.base import Description, Mechanism, Prepared, operand
+from service.mechanisms.additive_scores import AdditiveScores, saturated_units, tile_elements
+from service.mechanisms.base import Description, MeanOf, Mechanism, Prepared, operand
 from service.mechanisms.dot_products import DotProducts, normalize, scale_of
 from service.mechanisms.projections import project
 from service.operands import Operands
@@ -100,8 +100,10 @@ class Multiplicative(Mechanism[Request]):
         projection = 2 * shape.keys * d_q * d_k if request.score == "general" else 0
         return projection + 2 * shape.logits * d_q
 
-    def remark(self, request: Request, shape: Shape, variance: float | None) -> str | None:
+    def remark(self, request: Request, shape: Shape, figures: MeanOf) -> str | None:
         """What 1/sqrt(d_k) would change, where dot is left unscaled."""
+        if request.score == "concat":
+            return saturated_units(figures)
         if request.score != "dot" or request.scale is not None or request.qk_norm != "none":
             return None
         d_k = shape.d_k or 1
@@ -109,6 +111,7 @@ class Multiplicative(Mechanism[Request]):
             f"dot scores are unscaled (scale 1), as in the paper; 1/sqrt(d_k) = {d_k**-0.5:.4g} "
             f"would divide the variance of the logits by d_k = {d_k}"
         )
+        variance = figures("logit_variance")
         if variance is not None and request.softcap is None:
             said += f", here from {variance:.4g} to {variance / d_k:.4g}"
         return said + '. mechanism.scale sets it, and kind "scaled_dot_product" has it.'

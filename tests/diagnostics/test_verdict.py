@@ -196,6 +196,7 @@ def setting(**changed):
         "level": "healthy",
         "scale": 0.125,
         "default_scale": 0.125,
+        "default_is_root": True,
         "logit_variance": 1.0,
         "largest_logit": 4.0,
     }
