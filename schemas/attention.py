@@ -56,8 +56,10 @@ class IncludePerturbation(Strict):
         description="Of the noise: torch.randn of the query's shape, then of the key's, from a "
         "generator with manual_seed(3_000_000_000 + seed).",
     )
-    relative_noise: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.01, description="Standard deviation of the noise over the RMS of query, of key."
+    relative_noise: Annotated[float, Field(ge=1e-5, le=1)] = Field(
+        0.01,
+        description="Standard deviation of the noise over the RMS of query, of key; what is much "
+        "smaller drowns in the rounding of float32.",
     )
 
 

@@ -66,12 +66,14 @@ class Gradients(Answer):
     projected: dict[str, PerHead] | None = Field(
         None, description="multi_head: the same for the projected query, key and value."
     )
-    parameters: dict[str, float] = Field(description="Learned weights, by name.")
+    parameters: dict[str, float | None] = Field(description="Learned weights, by name.")
     closed_form: PerHeadFigure = Field(
-        description="Of the heads' query by scale · Cov_p(V, K)ᵀ g, from weights and output alone."
+        description="Of the query as the scores meet it, projected where it is, by "
+        "scale · Cov_p(V, K)ᵀ g: from weights and output alone."
     )
     relative_to_uniform: PerHeadFigure = Field(
-        description="Of the heads' query, over what it would be with equal weights on all keys."
+        description="Of the query as the scores meet it, over what it would be with equal weights "
+        "on all visible keys."
     )
     vanished_rows: PerHeadFigure = Field(
         description="Share of the rows whose query gets less than a tenth of that."

@@ -70,11 +70,17 @@ def _mechanism(analysis: Analysis) -> dict[str, Any]:
         **request.model_dump(exclude={"kind", "parameters"}),
         "scale": analysis.scale,
     }
+    if "kv_heads" in written:
+        written["kv_heads"] = analysis.plan.shape.kv_heads
     source = analysis.plan.mechanism.source(request) if analysis.plan.scored else None
     if source is None:
         return written
-    drawn = source.model_dump() if isinstance(source, SeededWeights) else {"kind": "given"}
+    drawn: dict[str, Any] = {"kind": "given"}
+    if isinstance(source, SeededWeights):
+        drawn = {"kind": "seeded", "seed": source.seed}
     extents = {p.name: list(p.shape) for p in analysis.plan.parameters if p.drawn}
+    if "score_vector" in extents:
+        drawn["hidden_dim"] = extents["score_vector"][0]
     return {**written, "parameters": {**drawn, "shapes": extents}}
 
 

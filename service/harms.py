@@ -192,7 +192,7 @@ def _vanished(found: PassGradients, statistics: RowStatistics) -> Tensor | None:
     if found.uniform is None:
         return None
     own, equal = (g.double().square().sum(-1).sqrt() for g in (found.query, found.uniform))
-    several = statistics.visible >= 2
+    several = (statistics.visible >= 2) & (statistics.overflowed == 0)
     vanished = (own < VANISHED * equal) & several
     return (vanished.sum(-1) / several.sum(-1).double()).cpu()
 

@@ -146,7 +146,8 @@ class _Backward:
             closed = torch.bmm(bare, forward.key[heads])
             self.found.closed[index] = closed.view(gradients.query.shape)
         if self.found.uniform is not None:
-            equal = rows.seen / rows.seen.sum(-1, keepdim=True).clamp(min=1)
+            seen = rows.seen.to(upstream.dtype)
+            equal = seen / seen.sum(-1, keepdim=True).clamp(min=1)
             mean = (equal * on_weights).sum(-1, keepdim=True)
             flat = forward.scorer.backward(unit, equal * (on_weights - mean) * slope)
             self.found.uniform[index] = flat.query

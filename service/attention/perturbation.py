@@ -10,7 +10,7 @@ from service.attention.logits import Logits, Workspace
 from service.attention.normalizing import Weighing
 from service.attention.statistics import RowStatistics
 from service.attention.streaming import Checkpoint
-from service.attention.whole_rows import WholeRows, read_rows, weigh_rows
+from service.attention.whole_rows import read_rows, weigh_rows
 from service.attention.workers import Workers
 from service.shape import Shape
 
@@ -81,18 +81,21 @@ class _Move:
         self.moved.shape_scores(logits, unit, keys)
         weights = weigh_rows(logits, before.seen, self.weighing)
         change = torch.where(before.seen, logits.double() - before.logits.double(), 0.0)
-        figures = [*_distances(weights.double() - before.weights.double(), change)]
-        figures.append(self._output_change(before, weights, unit))
+        # Both sides are weighed alike: weights from the row's statistics round differently.
+        plain = weigh_rows(before.logits, before.seen, self.weighing)
+        figures = [*_distances(weights.double() - plain.double(), change)]
+        figures.append(self._output_change(plain, weights, unit))
         index = (unit.batch, unit.heads, unit.queries)
         valid = before.seen.any(-1) & (self.statistics.overflowed[index] == 0)
+        valid &= torch.isfinite(change).all(-1)
         found = torch.where(valid, torch.stack(figures), float("nan"))
         self.figures[:, *index] = found
 
-    def _output_change(self, before: WholeRows, weights: Tensor, unit: Unit) -> Tensor:
+    def _output_change(self, before: Tensor, weights: Tensor, unit: Unit) -> Tensor:
         value = self.value[unit.batch, unit.kv_heads]
         shape = (extent(unit.kv_heads), -1, weights.shape[-1])
-        plain = torch.bmm(before.weights.reshape(shape), value).double()
-        moved = torch.bmm((weights - before.weights).reshape(shape), value).double()
+        plain = torch.bmm(before.reshape(shape), value).double()
+        moved = torch.bmm((weights - before).reshape(shape), value).double()
         change: Tensor = moved.square().sum(-1).sqrt() / plain.square().sum(-1).sqrt()
         return change.view(weights.shape[:-1])
 

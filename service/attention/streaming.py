@@ -186,7 +186,10 @@ class _Pass:
             columns[SCORES] = scored.moments
             block.columns = columns
         if self.into.figures is not None and scored.figures is not None:
-            shown = scored.figures if visible is None else scored.figures * visible
+            # By choice, not by product: a hidden key may be NaN.
+            shown = scored.figures
+            if visible is not None:
+                shown = torch.where(visible, shown, 0.0)
             index = (slice(None), unit.batch, unit.heads, unit.queries)
             self.into.figures[index] += shown.sum(-1, dtype=torch.float64)
         return block, weights
@@ -261,6 +264,10 @@ def _write(found: Tensor, divisor: Tensor | None, out: Tensor) -> None:
 
 
 def aligned(tensor: Tensor) -> tuple[Tensor, ...]:
-    """The batch items, each copied where its address would let a product round differently."""
-    items = tensor.unbind(0)
-    return tuple(item if item.data_ptr() % 64 == 0 else item.clone() for item in items)
+    """The batch items, each where its address lets no product round differently."""
+    return tuple(map(on_boundary, tensor.unbind(0)))
+
+
+def on_boundary(tensor: Tensor) -> Tensor:
+    """The tensor, copied unless it starts on a boundary of 64 bytes."""
+    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()

@@ -9,7 +9,7 @@ from torch import Tensor
 from service.attention.blocks import Unit, extent, ranges
 from service.attention.gradients import ScoreGradients
 from service.attention.logits import ScoreKeys
-from service.attention.streaming import aligned
+from service.attention.streaming import aligned, on_boundary
 
 # Two tiles of so many float32 stay in a core's cache.
 _TILE = 2**16
@@ -34,7 +34,8 @@ class AdditiveScores:
     @classmethod
     def of(cls, query: Tensor, key: Tensor, vector: Tensor) -> "AdditiveScores":
         """Over all batch items."""
-        return cls(aligned(query), aligned(key), vector, query.shape[1] // key.shape[1])
+        group = query.shape[1] // key.shape[1]
+        return cls(aligned(query), aligned(key), on_boundary(vector), group)
 
     @property
     def figures(self) -> tuple[str, ...]:

@@ -36,9 +36,16 @@ class Multiplicative(Mechanism[Request]):
     )
 
     def resolve(self, request: Request, given: Shape) -> Shape:
-        """Refuse weights where dot has none."""
+        """Refuse weights where dot has none, and a hidden layer where there is none."""
         if request.score == "dot" and isinstance(request.parameters, MultiplicativeParameters):
             raise Invalid("score dot has no weights; general and concat have", pointer=POINTER)
+        source = request.parameters
+        hidden = None if isinstance(source, MultiplicativeParameters) else source.hidden_dim
+        if request.score != "concat" and hidden is not None:
+            raise Invalid(
+                f"hidden_dim is of concat scores; score is {request.score}",
+                pointer=f"{POINTER}/hidden_dim",
+            )
         return super().resolve(request, given)
 
     def scores_products(self, request: Request) -> bool:
@@ -88,7 +95,8 @@ class Multiplicative(Mechanism[Request]):
             return Prepared(query, key, value, scorer, constants=bound)
         if request.score == "general":
             key = project(key, parameters["weight"])
-        query, key = normalize(query, request.qk_norm), normalize(key, request.qk_norm)
+        else:
+            query, key = normalize(query, request.qk_norm), normalize(key, request.qk_norm)
         return Prepared(query, key, value, DotProducts.of(query, key))
 
     def flops(self, request: Request, shape: Shape) -> int:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.attention.streaming import aligned
+from service.attention.streaming import aligned, on_boundary
 
 
 def project(tensor: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -12,6 +12,6 @@ def project(tensor: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     One product over a stacked batch would round differently from the same item alone (measured:
     3e-5 for `linear`).
     """
-    transposed = weight.t().contiguous()
+    transposed = on_boundary(weight.t().contiguous())
     projected = torch.stack([item @ transposed for item in aligned(tensor)])
     return projected if bias is None else projected + bias

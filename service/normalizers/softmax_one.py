@@ -1,6 +1,5 @@
 """Softmax with one more term in the denominator: a row may attend to nothing."""
 
-import torch
 from torch import Tensor
 
 from service.normalizers.base import STREAMED, Description, ExponentialNormalizer
@@ -19,8 +18,11 @@ class SoftmaxOne(ExponentialNormalizer):
     )
 
     def log_partition(self, log_sum_exp: Tensor) -> Tensor:
-        """Ln(1 + Σ exp(s))."""
-        return torch.logaddexp(log_sum_exp, torch.zeros_like(log_sum_exp))
+        """Ln(1 + Σ exp(s)).
+
+        Not by `logaddexp`: in float64 it rounds differently with the place in a batch (measured).
+        """
+        return log_sum_exp.clamp(min=0) + log_sum_exp.abs().neg().exp().log1p()
 
     def divisor(self, total: Tensor, maximum: Tensor) -> Tensor:
         """Σ exp(s − m) + exp(−m)."""

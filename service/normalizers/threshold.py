@@ -35,6 +35,7 @@ def threshold(gaps: Tensor, power: int) -> Tensor:
             slope = 2 * above.sum(-1, keepdim=True)
         step = (excess / slope.clamp(min=1)).clamp_(min=0)
         tau += step
-        if not float(step.max()) > _CONVERGED:
+        # A row of NaN compares as done: it must not end the others' search.
+        if not bool((step > _CONVERGED).any()):
             break
     return tau

@@ -163,10 +163,15 @@ def _document(
         if not isinstance(given_mask, dict) or given_mask.keys() & masks.keys():
             raise Invalid("a mask is given both in the file and in the request", pointer="/mask")
         document["mask"] = {**given_mask, **masks}
-    weights = {n: _tensor(e, body) for n, e in {**shared.parameters, **group.parameters}.items()}
+    # Each under its own name before the group's win over the shared ones.
+    weights = {**_weights(shared, body), **_weights(group, body)}
     if weights:
         document["mechanism"] = _with_parameters(document.get("mechanism", {}), weights)
     return document
+
+
+def _weights(group: _Group, body: bytearray) -> dict[str, Tensor]:
+    return translated({name: _tensor(entry, body) for name, entry in group.parameters.items()})
 
 
 def _with_parameters(mechanism: object, weights: dict[str, Tensor]) -> dict[str, object]:
@@ -180,7 +185,7 @@ def _with_parameters(mechanism: object, weights: dict[str, Tensor]) -> dict[str,
             "learned weights are given both in the file and in the request",
             pointer="/mechanism/parameters",
         )
-    return {**mechanism, "parameters": {"kind": "given", **translated(weights)}}
+    return {**mechanism, "parameters": {"kind": "given", **weights}}
 
 
 def _tensor(entry: Entry, body: bytearray) -> Tensor:
