@@ -6,6 +6,8 @@ import torch
 from schemas.attention import AttentionRequest
 from service.analysis import analyse
 from service.attention.workers import Workers
+from service.mechanisms import MECHANISMS
+from service.normalizers import NORMALIZERS
 from service.plan import plan
 from service.runtime import Runtime
 
@@ -23,7 +25,25 @@ REQUESTS = {
 def test_cuda_agrees_with_the_cpu(options: dict[str, object]) -> None:
     """Output and every diagnostic agree within 1e-4 relative."""
     inputs = {"kind": "seeded", "batch": 2, "heads": 6, "kv_heads": 3, "query_length": 37}
-    request = {"inputs": inputs, **options, "include": ["output", "diagnostics", "key_share"]}
+    compare({"inputs": inputs, **options, "include": ["output", "diagnostics", "key_share"]})
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("kind", MECHANISMS)
+def test_the_family_agrees_with_the_cpu(kind: str, normalizer: str) -> None:
+    """So do all mechanisms and normalisers, and the figures of the second passes."""
+    compare(
+        {
+            "mechanism": {"kind": kind, "normalizer": normalizer},
+            "inputs": {"kind": "seeded", "batch": 2, "query_length": 19, "key_length": 23},
+            "mask": {"causal": "lower_right"},
+            "include": ["output", "diagnostics", "flip_margin", "perturbation"],
+            "compute": {"dtype": "float64"},
+        }
+    )
+
+
+def compare(request: dict[str, object]) -> None:
     planned = plan(AttentionRequest.model_validate(request))
     there, here = (
         analyse(planned, Runtime(torch.device(name), Workers(1))) for name in ("cuda", "cpu")
