@@ -37,8 +37,8 @@ class MultiHead(Mechanism[Request]):
             "value_weight (kv_heads · d_v, value_dim)",
             "output_weight (output_dim, heads · d_v)",
             "query_bias, key_bias, value_bias, output_bias, optional",
-            "in safetensors also by torch.nn.MultiheadAttention's names: in_proj_weight, in_proj_bias",
-            "or q_proj_weight, k_proj_weight, v_proj_weight; out_proj.weight, out_proj.bias",
+            "torch.nn.MultiheadAttention's names, in safetensors: in_proj_weight, in_proj_bias, or",
+            "q_proj_weight, k_proj_weight, v_proj_weight; out_proj.weight, out_proj.bias",
         ),
     )
     undivided = True
