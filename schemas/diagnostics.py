@@ -29,8 +29,10 @@ class Evidence(Answer):
     value: float | None
     threshold: float
     source: str
-    holds: bool | None
+    holds: bool | None = Field(description="value > threshold; null without a value.")
     meaning: str
+    batch: int | None = Field(None, description="The batch item and head that the value is of.")
+    head: int | None = None
 
 
 class Verdict(Answer):

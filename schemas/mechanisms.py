@@ -73,7 +73,7 @@ class MultiHead(MechanismOptions):
     """Projections to heads, scaled dot products, and a projection back (Vaswani et al. 2017)."""
 
     kind: Literal["multi_head"]
-    heads: Extent = 8
+    heads: Extent = Field(8, description="Must be named where weights are given.")
     kv_heads: Extent | None = Field(
         None, description="Key/value heads: fewer = grouped-query, 1 = multi-query; absent = heads."
     )

@@ -8,13 +8,16 @@ from schemas.strict import Strict
 from schemas.tensors import NumberTensor
 
 Extent = Annotated[int, Field(ge=1)]
-ParametersForm = Literal["seeded", "given"]
+
+
+def _is_weight(name: object) -> bool:
+    return isinstance(name, str) and name.endswith(("weight", "vector", "bias"))
 
 
 def parameters_form(value: object) -> str | None:
-    """The tag of a parameters object; seeded where it says nothing."""
+    """The tag of a parameters object; where it says nothing, given if it holds weights."""
     if isinstance(value, dict):
-        form = value.get("kind", "seeded")
+        form = value.get("kind", "given" if any(map(_is_weight, value)) else "seeded")
         return form if isinstance(form, str) else None
     return getattr(value, "kind", None)
 
@@ -43,7 +46,7 @@ class SeededParameters(SeededWeights):
 class AdditiveParameters(Strict):
     """vᵀ tanh(W_q q + W_k k + b)."""
 
-    kind: Literal["given"]
+    kind: Literal["given"] = "given"
     query_weight: NumberTensor = Field(description="W_q (hidden_dim, d_q).")
     key_weight: NumberTensor = Field(description="W_k (hidden_dim, d_k).")
     score_vector: NumberTensor = Field(description="v (hidden_dim).")
@@ -53,7 +56,7 @@ class AdditiveParameters(Strict):
 class MultiplicativeParameters(Strict):
     """general: qᵀ W k; concat: vᵀ tanh(W [q; k])."""
 
-    kind: Literal["given"]
+    kind: Literal["given"] = "given"
     weight: NumberTensor = Field(description="general (d_q, d_k); concat (hidden_dim, d_q + d_k).")
     score_vector: NumberTensor | None = Field(None, description="concat only: v (hidden_dim).")
 
@@ -61,7 +64,7 @@ class MultiplicativeParameters(Strict):
 class MultiHeadParameters(Strict):
     """Projections applied as x Wᵀ + b."""
 
-    kind: Literal["given"]
+    kind: Literal["given"] = "given"
     query_weight: NumberTensor = Field(description="(heads · d_k, model_dim).")
     key_weight: NumberTensor = Field(description="(kv_heads · d_k, key_dim).")
     value_weight: NumberTensor = Field(description="(kv_heads · d_v, value_dim).")

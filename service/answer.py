@@ -12,7 +12,9 @@ from service.diagnostics.aggregate import Aggregated
 from service.diagnostics.included import INCLUDED
 from service.diagnostics.verdict import RULES_VERSION
 from service.harms import Gradients
-from service.report import Analysis, Verdict
+from service.judgement import Verdict
+from service.parameters import given
+from service.report import Analysis
 from service.theory.panel import Panel, Prediction
 from service.wire.answers import Part
 
@@ -78,7 +80,10 @@ def _mechanism(analysis: Analysis) -> dict[str, Any]:
     drawn: dict[str, Any] = {"kind": "given"}
     if isinstance(source, SeededWeights):
         drawn = {"kind": "seeded", "seed": source.seed}
-    extents = {p.name: list(p.shape) for p in analysis.plan.parameters if p.drawn}
+    present = given(source)
+    extents = {
+        p.name: list(p.shape) for p in analysis.plan.parameters if p.drawn or p.name in present
+    }
     if "score_vector" in extents:
         drawn["hidden_dim"] = extents["score_vector"][0]
     return {**written, "parameters": {**drawn, "shapes": extents}}

@@ -35,8 +35,9 @@ def certificates(request: AttentionRequest) -> str | None:
 
 
 def relative_gradient(request: AttentionRequest) -> str | None:
-    """Against uniform softmax weights."""
-    return _normalizer(request)
+    """Against equal weights that sum to 1, as softmax would give them."""
+    alone = request.mechanism.normalizer == "sigmoid"
+    return "sigmoid weighs each key on its own: equal weights are no measure" if alone else None
 
 
 def closed_form(request: AttentionRequest) -> str | None:

@@ -1,6 +1,5 @@
 """What the statistics of the rows say: diagnostics, verdict, theory and counts of an analysis."""
 
-import math
 from dataclasses import dataclass, field
 
 import torch
@@ -12,11 +11,10 @@ from service.attention.collected import Attended
 from service.attention.second_pass import Revisited
 from service.diagnostics import DIAGNOSTICS, Diagnostic, Rows, evaluate
 from service.diagnostics.aggregate import Aggregated, aggregate, aggregate_all, undefined
-from service.diagnostics.evidence import Evidence, Setting, advice, evidence
-from service.diagnostics.harms import harm_evidence
 from service.diagnostics.included import INCLUDED
-from service.diagnostics.verdict import OFF_SOFTMAX, REGIMES, Counts, Level
+from service.diagnostics.verdict import Counts
 from service.harms import Gradients
+from service.judgement import Verdict, judge
 from service.masks import CombinedMask
 from service.masks.combined import count_visible
 from service.masks.resolve import ResolvedMask
@@ -24,19 +22,6 @@ from service.operands import Operands
 from service.plan import Plan
 from service.scored import Scored
 from service.theory.panel import Measured, Panel, compare
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Levels of the whole and of each (batch, head), with what supports them."""
-
-    level: Level | None
-    heads: list[list[Level | None]]
-    shares: dict[str, float | None]
-    rows: int
-    evidence: list[Evidence]
-    advice: list[str]
-    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +124,7 @@ def report(
         analysis.diagnostics = {n: aggregate(f, INCLUDED[n].unit) for n, f in extra.items()}
     analysis.diagnostics |= _undefined(plan)
     if "diagnostics" in plan.include:
-        analysis.verdict = _verdict(analysis, scored, again)
+        analysis.counts, analysis.verdict = judge(plan, scored, analysis.rows, again, gradients)
     if "theory" in plan.include:
         measured = _measured(plan, mask, rows)
         analysis.theory = compare(plan.shape, taken, measured, scored.scale, plan.seeded)
@@ -232,58 +217,3 @@ def _missing(diagnostic: Diagnostic, plan: Plan) -> str | None:
     if diagnostic.normalizers is not None and name not in diagnostic.normalizers:
         return f"defined for {diagnostic.listed_normalizers}, not for {name}"
     return None
-
-
-def _verdict(analysis: Analysis, scored: Scored, again: Revisited) -> Verdict:
-    rows, plan = analysis.rows, analysis.plan
-    found = [
-        *evidence(rows, again.key_share, again.seen_by),
-        *harm_evidence(rows, _vanished(analysis), plan.include.perturbation.relative_noise),
-    ]
-    heads = plan.shape.heads
-    if plan.normalizer.description.name != "softmax":
-        undecided: list[list[Level | None]] = [[None] * heads for _ in range(plan.shape.batch)]
-        return Verdict(None, undecided, dict.fromkeys(REGIMES), 0, found, [], OFF_SOFTMAX)
-    counts = Counts.of(rows["max_weight"], rows["normalized_entropy"])
-    analysis.counts = counts
-    whole = counts.pooled(0, 1)
-    level = whole.levels()[0]
-    levels = counts.levels()
-    by_name = {item.name: item.value for item in found}
-    variance = _mean(rows.get("logit_variance"))
-    setting = Setting(
-        level=level,
-        scale=scored.scale,
-        default_scale=scored.default_scale,
-        default_is_root=_is_root(scored.default_scale, plan.shape.d_k),
-        logit_variance=variance,
-        largest_logit=by_name.get("logit_max"),
-    )
-    remark = plan.mechanism.remark(
-        plan.request.mechanism, plan.shape, lambda name: _mean(rows.get(name))
-    )
-    return Verdict(
-        level=level,
-        heads=[levels[start : start + heads] for start in range(0, len(levels), heads)],
-        shares=whole.shares(),
-        rows=int(whole.rows),
-        evidence=found,
-        advice=[*([] if remark is None else [remark]), *advice(setting)],
-    )
-
-
-def _is_root(scale: float | None, d_k: int | None) -> bool:
-    return scale is not None and d_k is not None and math.isclose(scale, d_k**-0.5)
-
-
-def _vanished(analysis: Analysis) -> Tensor | None:
-    return None if analysis.gradients is None else analysis.gradients.vanished_rows
-
-
-def _mean(figures: Tensor | None) -> float | None:
-    if figures is None:
-        return None
-    if math.isfinite(mean := float(figures.mean())):
-        return mean
-    finite = figures[torch.isfinite(figures)]
-    return float(finite.mean()) if finite.numel() else None

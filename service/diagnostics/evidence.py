@@ -18,13 +18,15 @@ SATURATED_UNITS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A figure, its threshold and source, and whether it passes it."""
+    """A figure, its threshold and source, whether it is above it, and whose it is."""
 
     name: str
     value: float | None
     threshold: float
     source: str
     meaning: str
+    batch: int | None = None
+    head: int | None = None
 
     @property
     def holds(self) -> bool | None:
@@ -32,11 +34,17 @@ class Evidence:
         return None if self.value is None else self.value > self.threshold
 
 
-def _largest(figures: Tensor) -> float | None:
-    if figures.numel() and math.isfinite(largest := float(figures.max())):
-        return largest
-    finite = figures[torch.isfinite(figures)]
-    return float(finite.max()) if finite.numel() else None
+def worst(
+    name: str, figures: Tensor, threshold: float, source: str, meaning: str, *, over: float = 1.0
+) -> Evidence:
+    """The largest figure (batch, heads, …) over `over`, and the batch item and head it is of."""
+    finite = torch.isfinite(figures)
+    if not bool(finite.any()):
+        return Evidence(name, None, threshold, source, meaning)
+    shown = torch.where(finite, figures, float("-inf"))
+    place = torch.unravel_index(shown.argmax(), shown.shape)
+    value = float(shown[place]) / over
+    return Evidence(name, value, threshold, source, meaning, int(place[0]), int(place[1]))
 
 
 def evidence(
@@ -46,16 +54,16 @@ def evidence(
     found = []
     if "logit_max" in rows:
         found += [
-            Evidence(
+            worst(
                 "logit_max",
-                _largest(rows["logit_max"]),
+                rows["logit_max"],
                 QK_CLIP_THRESHOLD,
                 "QK-Clip, Kimi K2, arXiv 2507.20534",
                 "above it, training clips the query and key weights of the head",
             ),
-            Evidence(
+            worst(
                 "logit_max_abs",
-                _largest(rows["logit_max_abs"]),
+                rows["logit_max_abs"],
                 SOFTCAP_THRESHOLD,
                 "Gemma 2, arXiv 2408.00118",
                 "the attention softcap of Gemma 2 lets no logit pass it",
@@ -63,9 +71,9 @@ def evidence(
         ]
     if "saturation_index" in rows:
         found.append(
-            Evidence(
+            worst(
                 "saturation_index",
-                _largest(rows["saturation_index"].nanmean(-1)),
+                rows["saturation_index"].nanmean(-1),
                 CONDENSATION,
                 "random energy model, arXiv 2505.24333",
                 "the mean over a head's rows; above 1, independent normal logits condense on few "
@@ -74,9 +82,9 @@ def evidence(
         )
     if "tanh_saturated" in rows:
         found.append(
-            Evidence(
+            worst(
                 "tanh_saturated",
-                _largest(rows["tanh_saturated"].nanmean(-1)),
+                rows["tanh_saturated"].nanmean(-1),
                 SATURATED_UNITS,
                 "convention of this service",
                 "the share of a head's hidden units with |tanh| > 0.99: additive scores saturate "
@@ -86,9 +94,9 @@ def evidence(
     if key_share is not None and seen_by is not None:
         counted = torch.where(seen_by >= SINK_ROWS, key_share, float("nan"))
         found.append(
-            Evidence(
+            worst(
                 "key_share",
-                _largest(counted),
+                counted,
                 SINK_SHARE,
                 "attention sinks, Gu et al. 2024, arXiv 2410.10781",
                 f"a key with more than this share of its rows' weight (at least {SINK_ROWS} rows) "
@@ -100,12 +108,19 @@ def evidence(
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What the advice is computed from."""
+    """What the advice is computed from.
+
+    `products` says whether scores are dot products, `explained` whether the mechanism itself told
+    a cause before, `saturated_heads` those that are where the whole is not.
+    """
 
     level: Level | None
     scale: float | None
     default_scale: float | None
     default_is_root: bool
+    products: bool
+    explained: bool
+    saturated_heads: list[int]
     logit_variance: float | None
     largest_logit: float | None
 
@@ -123,10 +138,11 @@ def advice(setting: Setting) -> list[str]:
         )
     if concentrated and setting.logit_variance is not None and setting.logit_variance > 4:
         spread = math.sqrt(setting.logit_variance)
+        remedy = "normalising query and key (qk_norm)" if setting.products else "smaller weights"
         said.append(
             f"The logits of a row spread with a standard deviation of {spread:.3g}, where "
-            f"independent unit-variance entries give 1: a temperature near {spread:.3g}, "
-            "normalising query and key, or smaller projection weights would bring it back."
+            f"independent unit-variance entries give 1: a temperature near {spread:.3g} or "
+            f"{remedy} would bring it back."
         )
     if setting.largest_logit is not None and setting.largest_logit > QK_CLIP_THRESHOLD:
         factor = QK_CLIP_THRESHOLD / setting.largest_logit
@@ -135,7 +151,15 @@ def advice(setting: Setting) -> list[str]:
             f"head's scores by {factor:.3g}; a softcap of 50 bounds it without "
             "touching the weights."
         )
-    if setting.level == "diffuse":
+    if setting.saturated_heads:
+        named = ", ".join(map(str, setting.saturated_heads[:8]))
+        more = " and others" if len(setting.saturated_heads) > 8 else ""
+        said.append(
+            f"Saturated heads, though the whole is not: {named}{more}. Their own figures stand "
+            "under diagnostics, at that place of each list; a scale or norm per head mends them "
+            "without touching the others."
+        )
+    if setting.level == "diffuse" and not setting.explained:
         said.append(
             "The rows are nearly uniform: the logits hardly differ. A larger scale (a temperature "
             "below 1) or longer training sharpens them; averaging heads are not faulty as such."

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.diagnostics.evidence import Evidence
+from service.diagnostics.evidence import Evidence, worst
 
 VANISHED_SHARE = 0.5
 SPARSE_SHARE = 0.95
@@ -24,9 +24,9 @@ def harm_evidence(
     found = []
     if vanished is not None:
         found.append(
-            Evidence(
+            worst(
                 "gradient_vanished_rows",
-                _largest(vanished),
+                vanished,
                 VANISHED_SHARE,
                 _OWN,
                 "vanishing gradient: the share of the worst head's rows whose query gets less than "
@@ -34,30 +34,32 @@ def harm_evidence(
             )
         )
     if "sparsity" in rows:
+        # A row keeps its largest weight: of n keys at most n − 1 can be ignored.
+        keys = rows["visible_keys"]
+        ignored = torch.where(keys > 1, rows["sparsity"] * keys / (keys - 1), float("nan"))
         found.append(
-            Evidence(
+            worst(
                 "sparsity",
-                _largest(rows["sparsity"].nanmean(-1)),
+                ignored.nanmean(-1),
                 SPARSE_SHARE,
-                "Zhang et al. 2023, H2O, arXiv 2306.14048: over 95 % in trained models",
-                "sparse weights: the share of keys that the rows of the sparsest head ignore",
+                "Zhang et al. 2023, H2O, arXiv 2306.14048: 95 % in large language models, over "
+                "thousands of keys",
+                "sparse weights: the share of the keys beside the preferred one that the rows of "
+                "the sparsest head ignore",
             )
         )
     if "perturbation_l1" in rows:
-        moved = _largest(rows["perturbation_l1"])
         found.append(
-            Evidence(
+            worst(
                 "perturbation_amplification",
-                None if moved is None else moved / relative_noise,
+                rows["perturbation_l1"],
                 AMPLIFICATION,
                 _OWN,
                 "sensitivity: how far the weights of the worst row move (in the 1-norm), over the "
-                "relative noise on query and key; logits of unit variance give 1 to 2",
+                "relative noise on query and key; logits of unit variance give 1 to 2 under "
+                "softmax. Rows that are one-hot do not move until they flip: large logits make the "
+                "few rows near a tie jump, and the rest rigid",
+                over=relative_noise,
             )
         )
     return found
-
-
-def _largest(figures: Tensor) -> float | None:
-    finite = figures[torch.isfinite(figures)]
-    return float(finite.max()) if finite.numel() else None

@@ -21,7 +21,7 @@ class Additive(Mechanism[Request]):
         name="additive",
         meaning="A small network compares query and key. Its tanh saturates like the softmax "
         "behind it, and its scores never pass the sum of |v|: it can saturate twice.",
-        formula="softmax(vᵀ tanh(W_q q + W_k k + b)) v",
+        formula="softmax(vᵀ tanh(W_q q + W_k k + b)) value",
         shapes="query (batch, heads, N, d_q), key (batch, kv_heads, M, d_k), value (batch, "
         "kv_heads, M, d_v); the weights are shared by all heads",
         source="Bahdanau, Cho and Bengio 2014, arXiv 1409.0473, appendix A.1.2",
@@ -33,7 +33,7 @@ class Additive(Mechanism[Request]):
         ),
     )
 
-    def default_scale(self, request: Request, shape: Shape) -> float:  # noqa: ARG002
+    def default_scale(self, request: Request, shape: Shape) -> float:
         """1: the paper scales nothing."""
         return 1.0
 
@@ -49,10 +49,10 @@ class Additive(Mechanism[Request]):
 
     def prepare(
         self,
-        request: Request,  # noqa: ARG002
+        request: Request,
         operands: Operands,
         parameters: Mapping[str, Tensor],
-        shape: Shape,  # noqa: ARG002
+        shape: Shape,
     ) -> Prepared:
         """W_q q + b and W_k k, each once."""
         bias = parameters.get("bias")
@@ -69,8 +69,8 @@ class Additive(Mechanism[Request]):
 
     def remark(
         self,
-        request: Request,  # noqa: ARG002
-        shape: Shape,  # noqa: ARG002
+        request: Request,
+        shape: Shape,
         figures: MeanOf,
     ) -> str | None:
         """Whether the hidden units saturate."""
@@ -94,5 +94,5 @@ class Additive(Mechanism[Request]):
 def _hidden(request: Request, shape: Shape) -> int:
     source = request.parameters
     if isinstance(source, AdditiveParameters):
-        return max(1, int(source.score_vector.shape[0] if source.score_vector.dim() else 1))
+        return max(1, int(source.query_weight.shape[0] if source.query_weight.dim() else 1))
     return source.hidden_dim or shape.d_k or 1

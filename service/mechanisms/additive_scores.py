@@ -105,8 +105,8 @@ def saturated_units(figures: Callable[[str], float | None]) -> str | None:
         return None
     return (
         f"{share:.0%} of the hidden units are saturated (|tanh| > {SATURATED_TANH}), and "
-        f"{passing:.2g} of the gradient passes them: smaller query_weight, key_weight or bias, or "
-        "normalised inputs, would mend that before anything behind it."
+        f"{passing:.2g} of the gradient passes them: smaller weights into them, or normalised "
+        "inputs, would mend that before anything behind it."
     )
 
 

@@ -78,7 +78,7 @@ class Mechanism(ABC, Generic[Request]):
             )
         return given
 
-    def scores_products(self, request: Request) -> bool:  # noqa: ARG002 - for those that choose
+    def scores_products(self, request: Request) -> bool:
         """Whether the scores are dot products of query and key as they are given."""
         return False
 
@@ -94,7 +94,7 @@ class Mechanism(ABC, Generic[Request]):
         """Where the request's learned weights come from; None without any."""
         return getattr(request, "parameters", None)
 
-    def parameters(self, request: Request, shape: Shape) -> tuple[Parameter, ...]:  # noqa: ARG002
+    def parameters(self, request: Request, shape: Shape) -> tuple[Parameter, ...]:
         """The learned weights for these inputs, in the order they are drawn; none, for some."""
         return ()
 
@@ -114,18 +114,18 @@ class Mechanism(ABC, Generic[Request]):
 
     def remark(
         self,
-        request: Request,  # noqa: ARG002
-        shape: Shape,  # noqa: ARG002
-        figures: MeanOf,  # noqa: ARG002
+        request: Request,
+        shape: Shape,
+        figures: MeanOf,
     ) -> str | None:
         """A sentence about these scores, whose diagnostics have these means; none, for most."""
         return None
 
-    def projected_elements(self, request: Request, shape: Shape) -> int:  # noqa: ARG002
+    def projected_elements(self, request: Request, shape: Shape) -> int:
         """Elements of the projections, which are held beside the operands."""
         return 0
 
-    def tile_elements(self, request: Request, shape: Shape) -> int:  # noqa: ARG002
+    def tile_elements(self, request: Request, shape: Shape) -> int:
         """Elements that one thread holds while it scores a block, beside the scores."""
         return 0
 

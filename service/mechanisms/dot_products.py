@@ -34,7 +34,7 @@ class DotProducts:
         """Nothing but the scores."""
         return ()
 
-    def unit(self, unit: Unit, *, figures: bool = False) -> ScoreKeys:  # noqa: ARG002
+    def unit(self, unit: Unit, *, figures: bool = False) -> ScoreKeys:
         """Stack the queries that share a key head, so that each key head is one product."""
         kv_heads, queries = extent(unit.kv_heads), extent(unit.queries)
         query = self.query[unit.batch][unit.heads, unit.queries]

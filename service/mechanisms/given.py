@@ -20,7 +20,7 @@ class GivenLogits:
         """Nothing but the scores."""
         return ()
 
-    def unit(self, unit: Unit, *, figures: bool = False) -> ScoreKeys:  # noqa: ARG002
+    def unit(self, unit: Unit, *, figures: bool = False) -> ScoreKeys:
         """Copy a block of the given logits (batch, heads, N, M)."""
         part = self.given[unit.batch, unit.heads, unit.queries]
 
@@ -52,7 +52,7 @@ class GivenWeights:
         """Nothing but the scores."""
         return ()
 
-    def unit(self, unit: Unit, *, figures: bool = False) -> ScoreKeys:  # noqa: ARG002
+    def unit(self, unit: Unit, *, figures: bool = False) -> ScoreKeys:
         """Logarithms of a block of the given weights (batch, heads, N, M)."""
         part = self.given[unit.batch, unit.heads, unit.queries]
 

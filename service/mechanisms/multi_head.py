@@ -25,8 +25,8 @@ class MultiHead(Mechanism[Request]):
         "scaled dot-product attention of its own, and projected back. Weights, diagnostics and "
         "verdict are per head. Fewer key/value heads are grouped-query attention, one is "
         "multi-query.",
-        formula="concat_h(softmax(q_h k_hᵀ / sqrt(d_k)) v_h) W_oᵀ + b_o, q = x W_qᵀ + b_q split "
-        "into heads",
+        formula="concat_h(softmax(q_h k_hᵀ / sqrt(d_k)) value_h) W_oᵀ + b_o, q = x W_qᵀ + b_q "
+        "split into heads",
         shapes="query (batch, N, model_dim), key (batch, M, key_dim), value (batch, M, value_dim), "
         "each also without batch; weights always (batch, heads, N, M)",
         source="Vaswani et al. 2017, arXiv 1706.03762, section 3.2.2; Shazeer 2019, 1911.02150; "
@@ -54,6 +54,12 @@ class MultiHead(Mechanism[Request]):
         dims = given.d_q or 1, given.d_k or 1, given.d_v or 1
         source = request.parameters
         if isinstance(source, MultiHeadParameters):
+            if "heads" not in request.model_fields_set:
+                raise Invalid(
+                    "the weights do not tell how many heads they are divided among: heads must be "
+                    "given with them",
+                    pointer="/mechanism/heads",
+                )
             d_k = _divided(source.query_weight, heads, "query_weight")
             d_v = _divided(source.value_weight, kv_heads, "value_weight")
             output_dim = int(_matrix(source.output_weight, "output_weight").shape[0])
@@ -70,7 +76,7 @@ class MultiHead(Mechanism[Request]):
             given, heads=heads, kv_heads=kv_heads, d_q=d_k, d_k=d_k, d_v=d_v, model=model
         )
 
-    def scores_projected_products(self, request: Request) -> bool:  # noqa: ARG002
+    def scores_projected_products(self, request: Request) -> bool:
         """Always, head by head."""
         return True
 
@@ -78,7 +84,7 @@ class MultiHead(Mechanism[Request]):
         """1/sqrt(d_k) of the head's dimension, or sqrt(d_k) of unit vectors."""
         return scale_of(request.qk_norm, shape.d_k or 1)
 
-    def parameters(self, request: Request, shape: Shape) -> tuple[Parameter, ...]:  # noqa: ARG002
+    def parameters(self, request: Request, shape: Shape) -> tuple[Parameter, ...]:
         """Projections in and out, and their biases."""
         model, d_k, d_v = _model(shape), shape.d_k or 1, shape.d_v or 1
         query, key = shape.heads * d_k, shape.kv_heads * d_k
@@ -123,7 +129,7 @@ class MultiHead(Mechanism[Request]):
 
         return Prepared(query, key, split["value"], DotProducts.of(query, key), finish)
 
-    def flops(self, request: Request, shape: Shape) -> int:  # noqa: ARG002
+    def flops(self, request: Request, shape: Shape) -> int:
         """Four projections and the products of the heads."""
         model, d_k, d_v = _model(shape), shape.d_k or 0, shape.d_v or 0
         queries, keys = shape.batch * shape.query_length, shape.batch * shape.key_length

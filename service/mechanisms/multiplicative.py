@@ -25,7 +25,7 @@ class Multiplicative(Mechanism[Request]):
         meaning="Dot products as they are (dot), through a learned matrix (general), or a small "
         "network on query and key joined (concat). Unscaled, as in the paper: the variance of dot "
         "scores grows with d_k, which 1/sqrt(d_k) would mend.",
-        formula="softmax(score(q, k)) v; dot q·k, general qᵀ W k, concat vᵀ tanh(W [q; k])",
+        formula="softmax(score(q, k)) value; dot q·k, general qᵀ W k, concat vᵀ tanh(W [q; k])",
         shapes="query (batch, heads, N, d_q), key (batch, kv_heads, M, d_k), value (batch, "
         "kv_heads, M, d_v); the weights are shared by all heads; dot needs d_q = d_k",
         source="Luong, Pham and Manning 2015, arXiv 1508.04025, section 3.1",
@@ -82,7 +82,7 @@ class Multiplicative(Mechanism[Request]):
         request: Request,
         operands: Operands,
         parameters: Mapping[str, Tensor],
-        shape: Shape,  # noqa: ARG002
+        shape: Shape,
     ) -> Prepared:
         """General projects the keys to the queries' space; concat is additive with W split."""
         query, key, value = (operand(t) for t in (operands.query, operands.key, operands.value))

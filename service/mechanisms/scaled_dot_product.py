@@ -18,13 +18,13 @@ class ScaledDotProduct(Mechanism[Request]):
         name="scaled_dot_product",
         meaning="Similarity of query and key by their dot product, whose variance for independent "
         "unit-variance entries is d_k; the scale 1/sqrt(d_k) brings it back to 1.",
-        formula="softmax(q kᵀ / sqrt(d_k)) v",
+        formula="softmax(q kᵀ / sqrt(d_k)) value",
         shapes="query (batch, heads, N, d_k), key (batch, kv_heads, M, d_k), value (batch, "
         "kv_heads, M, d_v)",
         source="Vaswani et al. 2017, Attention Is All You Need, arXiv 1706.03762, equation 1",
     )
 
-    def scores_products(self, request: Request) -> bool:  # noqa: ARG002
+    def scores_products(self, request: Request) -> bool:
         """Always."""
         return True
 
@@ -36,15 +36,15 @@ class ScaledDotProduct(Mechanism[Request]):
         self,
         request: Request,
         operands: Operands,
-        parameters: Mapping[str, Tensor],  # noqa: ARG002 - it has none
-        shape: Shape,  # noqa: ARG002
+        parameters: Mapping[str, Tensor],
+        shape: Shape,
     ) -> Prepared:
         """Dot products of the operands as they are, or normalised."""
         query = normalize(operand(operands.query), request.qk_norm)
         key = normalize(operand(operands.key), request.qk_norm)
         return Prepared(query, key, operand(operands.value), DotProducts.of(query, key))
 
-    def flops(self, request: Request, shape: Shape) -> int:  # noqa: ARG002
+    def flops(self, request: Request, shape: Shape) -> int:
         """A multiplication and an addition for each dimension of each pair."""
         return 2 * shape.logits * (shape.d_k or 0)
 

@@ -119,7 +119,12 @@ def compare(
     sigma = abs(scale) * norms * key_std.unsqueeze(-1)
     entropy, squares = _softmax_rows(shape, measured, sigma, reason)
     return Panel(
-        moments.assumption, score, row, entropy, squares, _asymptotes(sigma, measured.visible)
+        moments.assumption,
+        score,
+        row,
+        entropy,
+        squares,
+        _asymptotes(sigma, measured.visible) if measured.reshaped is None else {},
     )
 
 

@@ -131,10 +131,12 @@ def _unknown(entries: list[Entry]) -> UnknownEntry:
     names = sorted((e.name for e in entries), key=_natural)
     shown = ", ".join(_printable(name) for name in names[:5])
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    bare = any(name.endswith((*OWN_NAMES, *TORCH_NAMES)) for name in names)
+    prefixed = f" Learned weights are named {PREFIX}<name>." if bare else ""
     known = ", ".join((*INPUTS, *MASKS, f"{PREFIX}<name of a learned weight>"))
     return UnknownEntry(
         f"these entries are no inputs: {shown}{more}; known are {known}, each also as "
-        '<group>.<name>. "ignore_unknown": true ignores the rest.'
+        f'<group>.<name>.{prefixed} "ignore_unknown": true ignores the rest.'
     )
 
 
@@ -175,7 +177,9 @@ def _weights(group: _Group, body: bytearray) -> dict[str, Tensor]:
 
 
 def _with_parameters(mechanism: object, weights: dict[str, Tensor]) -> dict[str, object]:
-    if not isinstance(mechanism, dict) or "kind" not in mechanism:
+    if not isinstance(mechanism, dict):
+        raise Invalid("expected an object with a kind", pointer="/mechanism")
+    if "kind" not in mechanism:
         raise Invalid(
             "the file holds learned weights; the request must name the mechanism they belong to",
             pointer="/mechanism/kind",

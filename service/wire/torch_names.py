@@ -27,14 +27,15 @@ def translated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         Invalid: a weight under both names, or a stack that three do not divide.
     """
     own: dict[str, Tensor] = {}
+    given_as: dict[str, str] = {}
     for name, tensor in weights.items():
         for target, part in _parts(name, tensor):
             if target in own:
                 raise Invalid(
-                    f"{target} is given twice, also as {name}",
+                    f"{target} is given twice: as {given_as[target]} and as {name}",
                     pointer=f"/mechanism/parameters/{target}",
                 )
-            own[target] = part
+            own[target], given_as[target] = part, name
     return own
 
 

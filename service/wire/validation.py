@@ -99,6 +99,8 @@ def _unknown_field(place: tuple[int | str, ...]) -> str:
     for index in range(len(place) - 1):
         model = _inner(model, place[: index + 1]) if model is not None else None
     known = "" if model is None else f"; known are {', '.join(model.model_fields)}"
+    if place[:2] == ("mechanism", "scaled_dot_product"):
+        known += f'. Without "kind" it is this one of {", ".join(_MECHANISMS)}'
     if len(place) == 1 and place[0] in ("query", "key", "value", "logits", "weights"):
         known += '. Tensors go into inputs: {"inputs": {"kind": "tensors", "query": …}}'
     return f"unknown field{known}"

@@ -197,6 +197,9 @@ def setting(**changed):
         "scale": 0.125,
         "default_scale": 0.125,
         "default_is_root": True,
+        "products": True,
+        "explained": False,
+        "saturated_heads": [],
         "logit_variance": 1.0,
         "largest_logit": 4.0,
     }
@@ -213,7 +216,7 @@ def test_a_healthy_head_needs_no_advice():
     [
         ({"level": "saturated", "scale": 1.0}, ["scale is 1,", "8 times", "0.125"]),
         ({"level": "sharp", "scale": -0.5}, ["scale is -0.5,", "4 times"]),
-        ({"level": "sharp", "logit_variance": 36.0}, ["deviation of 6,", "temperature near 6,"]),
+        ({"level": "sharp", "logit_variance": 36.0}, ["deviation of 6,", "temperature near 6 or"]),
         ({"largest_logit": 400.0}, ["logit is 400:", "by 0.25;"]),
         ({"level": "diffuse"}, ["nearly uniform"]),
     ],

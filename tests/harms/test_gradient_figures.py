@@ -110,11 +110,24 @@ def test_the_gradient_vanishes_as_the_scale_grows():
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS[1:])
 def test_other_normalizers_have_no_ratio_and_say_why(normalizer):
-    """Equal weights and the closed form are the softmax's; elsewhere null with a reason."""
+    """The closed form is the softmax's; equal weights are a measure of all that share a sum."""
     found = measured(case_of("scaled_dot_product", normalizer=normalizer))
-    assert found.relative_to_uniform is found.vanished_rows is found.closed_form is None
-    reason = f"defined for softmax, not for {normalizer}"
-    assert found.relative_reason == found.closed_form_reason == reason
+    assert found.closed_form is None
+    assert found.closed_form_reason == f"defined for softmax, not for {normalizer}"
+    if normalizer == "sigmoid":
+        assert found.relative_to_uniform is found.vanished_rows is None
+        assert "on its own" in found.relative_reason
+    else:
+        assert found.relative_reason is None
+        assert bool((found.relative_to_uniform > 0).all())
+
+
+def test_a_row_of_one_key_under_sparsemax_gets_no_gradient_at_all():
+    """Support sizes of 1 pass nothing: every row has vanished, off softmax too."""
+    case = case_of("scaled_dot_product", normalizer="sparsemax", scale=1e4)
+    found = measured(case)
+    assert not found.inputs["query"].any()
+    assert bool((found.vanished_rows == 1).all())
 
 
 def test_one_key_is_no_measure_of_vanishing():

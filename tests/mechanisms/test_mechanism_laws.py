@@ -42,14 +42,15 @@ def test_every_form_of_a_mechanism_has_a_variant(kind):
     model = next(
         m for m in mechanism_models() if m.model_fields["kind"].annotation == Literal[kind]
     )
-    forms = (
-        set(get_args(model.model_fields["score"].annotation))
-        if kind == "multiplicative"
-        else {None}
-    )
+    choice = model.model_fields.get("score")
+    forms = {None} if choice is None else set(get_args(choice.annotation))
     assert {v.mechanism.get("score") for v in VARIANTS[kind].values()} == forms
     norms = {v.mechanism.get("qk_norm", "none") for v in VARIANTS[kind].values()}
-    assert norms == ({"none"} if kind == "additive" else set(get_args(QkNorm)))
+    member = MECHANISMS[kind]
+    requests = [model.model_validate(v.mechanism) for v in VARIANTS[kind].values()]
+    heads = member.undivided
+    normed = heads or any(member.scores_products(request) for request in requests)
+    assert norms == (set(get_args(QkNorm)) if normed else {"none"})
 
 
 def assert_expected(found, expected, **tolerance):
