@@ -92,7 +92,10 @@ def main() -> None:
         peak = _peak_mib(way)
         seconds = interleave({name: way, "": ways[_PLAIN]}, options.rounds)
         times = ratio(seconds[name], seconds[""])
-        print(f"| {name} | {min(seconds[name]):.2f} s | {times} | {peak:.0f} MiB |", flush=True)
+        print(
+            f"| {name} | {min(seconds[name]):.2f} s | {times} | {peak:.0f} MiB |",
+            flush=True,
+        )
     runtime.workers.close()
 
 

@@ -42,6 +42,7 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
         device=runtime.device,
         nonfinite=compute.nonfinite,
     )
+    taken = replace(taken, checkpoint=runtime.checkpoint)
     mask = resolve(request.mask, plan.shape, MASKS, dtype=plan.compute_dtype, device=runtime.device)
     scored = score(plan, taken, mask, runtime)
     attended = attend(

@@ -53,7 +53,7 @@ def part(name: str | None, analysis: Analysis) -> Part:
 
 
 def _included(analysis: Analysis) -> dict[str, Aggregated]:
-    """All aggregates, or only those included by name: sparsity and jacobian_spectral."""
+    """All aggregates, or only those of a second pass that are included by name."""
     include = analysis.plan.include
     every = "diagnostics" in include
     figures = analysis.diagnostics.items()

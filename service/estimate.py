@@ -189,7 +189,7 @@ def _scratch_bytes(plan: Plan) -> int:
     if not plan.whole_rows:
         keys = key_block(shape, plan.wanted, plan.normalizer)
     largest = unit_logits(shape, key_block=keys)
-    # The sorts and sums of a normaliser that holds whole rows are in float64, with their indices.
+    # Thresholds and sums of weights that are made directly are in float64.
     direct = 12 * 8 if isinstance(plan.normalizer, Direct) else 0
     tile = figures = 0
     if plan.scored:

@@ -67,7 +67,7 @@ def measure_gradients(
         drawn = _upstream(plan).to(device=runtime.device, dtype=plan.compute_dtype)
         on_weights, on_heads = _before_projection(plan, prepared, leaves, output, drawn)
     found = backward(
-        _forward(plan, scored, statistics, output),
+        _forward(plan, scored, statistics),
         on_heads,
         uniform=domains.relative_gradient(plan.request) is None,
         closed=domains.closed_form(plan.request) is None,
@@ -143,7 +143,7 @@ def _before_projection(
     return named, named.pop("")
 
 
-def _forward(plan: Plan, scored: Scored, statistics: RowStatistics, output: Tensor) -> Forward:
+def _forward(plan: Plan, scored: Scored, statistics: RowStatistics) -> Forward:
     prepared = scored.prepared
     if prepared is None:
         message = "gradients are of scores that are computed here"
@@ -156,7 +156,6 @@ def _forward(plan: Plan, scored: Scored, statistics: RowStatistics, output: Tens
         query=prepared.query,
         key=prepared.key,
         value=prepared.value,
-        output=output.to(plan.compute_dtype),
     )
 
 
@@ -192,7 +191,7 @@ def _vanished(found: PassGradients, statistics: RowStatistics) -> Tensor | None:
     if found.uniform is None:
         return None
     own, equal = (g.double().square().sum(-1).sqrt() for g in (found.query, found.uniform))
-    several = (statistics.visible >= 2) & (statistics.overflowed == 0)
+    several = (statistics.visible >= 2) & (statistics.overflowed == 0) & torch.isfinite(own)
     vanished = (own < VANISHED * equal) & several
     return (vanished.sum(-1) / several.sum(-1).double()).cpu()
 

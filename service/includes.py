@@ -28,7 +28,7 @@ INCLUDES = {
     "of H2O, arXiv 2306.14048); as an object it takes a threshold.",
     "jacobian_spectral": "Exact largest eigenvalue of the softmax Jacobian, per row.",
     "flip_margin": "How far a query can move, in its own space, before another key is preferred: "
-    "exact, per row, for dot-product scores without softcap and qk_norm.",
+    "exact, per row, for dot-product scores without softcap, qk_norm and a bias per key.",
     "gradients": "RMS of the gradient on query, key, value and learned weights for a normal one on "
     "the output, and over that of uniform weights; as an object it takes a seed.",
     "perturbation": "How far weights and output move when query and key get a relative noise, "

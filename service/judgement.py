@@ -14,6 +14,8 @@ from service.harms import Gradients
 from service.plan import Plan
 from service.scored import Scored
 
+_OF_SHARES = ("key_share", "perturbation_amplification")
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -49,6 +51,9 @@ def judge(
         *evidence(rows, again.key_share, again.seen_by),
         *harm_evidence(rows, vanished, plan.include.perturbation.relative_noise),
     ]
+    if plan.normalizer.description.name == "sigmoid":
+        # Its rows share no sum: a mean weight is no share, and what moves grows with their length.
+        found = [item for item in found if item.name not in _OF_SHARES]
     heads = plan.shape.heads
     if plan.normalizer.description.name != "softmax":
         undecided: list[list[Level | None]] = [[None] * heads for _ in range(plan.shape.batch)]

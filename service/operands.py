@@ -1,5 +1,6 @@
 """The tensors an analysis runs on: given, or drawn from a seed; checked, cast and placed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ class Operands:
 
     `query` (batch, heads, N, d_q); `key` (batch, kv_heads, M, d_k); `value` (batch,
     kv_heads, M, d_v) or None; `given` logits or weights (batch, heads, N, M) that replace the
-    scores, or None.
+    scores, or None. `checkpoint` raises when the work is no longer wanted.
     """
 
     query: Tensor | None
@@ -36,6 +37,7 @@ class Operands:
     given: Tensor | None
     answer_dtype: torch.dtype
     nonfinite: int
+    checkpoint: Callable[[], None] = lambda: None
 
 
 def dtype_of(inputs: AnyInputs, cast: str | None) -> torch.dtype:

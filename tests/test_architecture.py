@@ -1,9 +1,14 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from service.masks import MASKS
+from service.mechanisms import MECHANISMS
+from service.normalizers import NORMALIZERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -125,3 +130,20 @@ def test_nothing_names_a_machine_or_a_registry(patterns):
 def test_a_machine_or_a_registry_would_be_found(patterns, join, pieces):
     """The patterns find what they are meant to find."""
     assert re.search("|".join(patterns), join.join(pieces))
+
+
+@pytest.mark.parametrize(
+    ("contract", "members"),
+    [
+        ("Mechanisms do not know one another", MECHANISMS.values()),
+        ("Normalizers do not know one another", NORMALIZERS.values()),
+        ("Masks do not know one another", MASKS),
+    ],
+)
+def test_every_member_of_a_room_is_under_its_contract(contract, members):
+    """A new mechanism, normaliser or mask that the contract forgets is named here."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    contracts = tomllib.loads(text)["tool"]["importlinter"]["contracts"]
+    listed = next(c["modules"] for c in contracts if c["name"] == contract)
+    kinds = {member if isinstance(member, type) else type(member) for member in members}
+    assert {kind.__module__ for kind in kinds} - set(listed) == set()

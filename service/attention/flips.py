@@ -30,7 +30,7 @@ def flip_margin(rows: WholeRows, argmax: Tensor, key: Tensor, scale: float) -> T
         exactly = "donot_use_mm_for_euclid_dist"
         distance = torch.cdist(keys[several], keys, compute_mode=exactly)[place]
         other = rows.seen[head] & (distance > 0)
-        margin = -rows.gaps[head].double() / (abs(scale) * distance)
+        margin = (-rows.gaps[head].double()).clamp(min=0) / (abs(scale) * distance)
         nearest = torch.where(other, margin, float("inf")).amin(-1)
         margins.append(torch.where(other.any(-1), nearest, float("nan")))
     return torch.stack(margins)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from service.attention.blocks import Unit, cut_by_heads, extent, unit_logits
 from service.attention.logits import Logits, Workspace
-from service.attention.normalizing import Weighing
+from service.attention.normalizing import Weighing, from_preferred
 from service.attention.statistics import RowStatistics
 from service.attention.streaming import Checkpoint
 from service.attention.whole_rows import read_rows
@@ -42,7 +42,7 @@ class PassGradients:
     """On query (batch, heads, N, d), key and value (batch, kv_heads, M, …), and the vector.
 
     `uniform` is the one on the query if all visible keys had equal weights; `closed` the closed
-    form scale · Cov_p(V, K)ᵀ g of a dot product's, from the output; both None where not asked for.
+    form scale · Cov_p(V, K)ᵀ g of a dot product's; both None where not asked for.
     """
 
     query: Tensor
@@ -55,7 +55,7 @@ class PassGradients:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """What the pass computed and from what: query, key, value and output of the heads."""
+    """What the pass computed, and from what: query, key and value of the heads."""
 
     logits: Logits
     scorer: Differentiable
@@ -64,7 +64,6 @@ class Forward:
     query: Tensor
     key: Tensor
     value: Tensor
-    output: Tensor
 
 
 def backward(
@@ -126,13 +125,16 @@ class _Backward:
         if rows is None:
             return
         index, heads = (unit.batch, unit.heads, unit.queries), (unit.batch, unit.kv_heads)
-        upstream = self.upstream[index]
+        sound = (forward.statistics.overflowed[index] == 0).unsqueeze(-1)
+        # Rows with an overflowed logit are in no figure, and in no gradient.
+        own = torch.where(sound, rows.weights, 0.0)
+        upstream = torch.where(sound, self.upstream[index], 0.0)
         value, stacked = forward.value[heads], self._stack(upstream, unit)
-        weights = self._stack(rows.weights, unit)
-        self.found.value[heads] += torch.bmm(weights.transpose(1, 2), stacked)
-        on_weights = torch.bmm(stacked, value.transpose(1, 2)).view(rows.weights.shape)
-        slope = self._slope(unit, workspace)
-        on_scores = forward.weighing.backward(rows.weights, on_weights) * rows.seen * slope
+        self.found.value[heads] += torch.bmm(self._stack(own, unit).transpose(1, 2), stacked)
+        on_weights = torch.bmm(stacked, value.transpose(1, 2)).view(own.shape)
+        on_weights = torch.where(rows.seen, on_weights, 0.0)
+        slope = self._slope(unit, rows.seen, workspace)
+        on_scores = forward.weighing.backward(own, on_weights, rows.null) * slope
         gradients = forward.scorer.backward(unit, on_scores)
         self.found.query[index] = gradients.query
         self.found.key[heads] += gradients.key
@@ -141,10 +143,7 @@ class _Backward:
             before = self.vectors.get(place)
             self.vectors[place] = gradients.vector if before is None else before + gradients.vector
         if self.found.closed is not None:
-            pulled = on_weights - (upstream * forward.output[index]).sum(-1, keepdim=True)
-            bare = self._stack(rows.weights * pulled * slope, unit)
-            closed = torch.bmm(bare, forward.key[heads])
-            self.found.closed[index] = closed.view(gradients.query.shape)
+            self.found.closed[index] = self._closed(unit, own, stacked, slope)
         if self.found.uniform is not None:
             seen = rows.seen.to(upstream.dtype)
             equal = seen / seen.sum(-1, keepdim=True).clamp(min=1)
@@ -152,11 +151,24 @@ class _Backward:
             flat = forward.scorer.backward(unit, equal * (on_weights - mean) * slope)
             self.found.uniform[index] = flat.query
 
+    def _closed(
+        self, unit: Unit, weights: Tensor, stacked: Tensor, slope: Tensor | float
+    ) -> Tensor:
+        """Slope · Cov_p(V, K)ᵀ g in float64, whatever the way of the scorer's own gradient."""
+        heads = (unit.batch, unit.kv_heads)
+        value, key = self.forward.value[heads].double(), self.forward.key[heads].double()
+        on_weights = torch.bmm(stacked.double(), value.transpose(1, 2)).view(weights.shape)
+        apart, _ = from_preferred(weights, on_weights)
+        mean = (weights.double() * apart).sum(-1, keepdim=True)
+        covariance = self._stack(weights.double() * (apart - mean) * slope, unit)
+        closed = torch.bmm(covariance, key)
+        return closed.view(*weights.shape[:2], key.shape[-1]).to(weights.dtype)
+
     def _stack(self, tensor: Tensor, unit: Unit) -> Tensor:
         """(heads, queries, …) to (kv_heads, group · queries, …)."""
         return tensor.reshape(extent(unit.kv_heads), -1, tensor.shape[-1])
 
-    def _slope(self, unit: Unit, workspace: Workspace) -> Tensor | float:
+    def _slope(self, unit: Unit, seen: Tensor, workspace: Workspace) -> Tensor | float:
         """The derivative of a logit by its score: scale, and 1 − tanh² where softcapped."""
         logits, keys = self.forward.logits, slice(0, self.shape.key_length)
         scale = 1.0 if logits.scale is None else logits.scale
@@ -164,7 +176,8 @@ class _Backward:
             return scale
         scores = workspace.view(1, unit, keys)
         logits.scorer.unit(unit)(keys, scores)
-        return scale * (1 - (scores * (scale / logits.softcap)).tanh_().square_())
+        slope = scale * (1 - (scores * (scale / logits.softcap)).tanh_().square_())
+        return torch.where(seen, slope, 0.0)
 
     def total_vector(self) -> Tensor | None:
         """The scorer's own gradient, over all units in a fixed order."""

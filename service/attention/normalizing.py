@@ -19,7 +19,11 @@ class Exponential(ABC):
         """The logarithm of the divisor of exp(s), from that of Σ exp(s)."""
 
     @abstractmethod
-    def backward(self, weights: Tensor, upstream: Tensor) -> Tensor:
+    def null_mass(self, total: Tensor, maximum: Tensor) -> Tensor | None:
+        """What a constant in the divisor takes of the row's sum; None without one."""
+
+    @abstractmethod
+    def backward(self, weights: Tensor, upstream: Tensor, null: Tensor | None = None) -> Tensor:
         """Gradient on the logits from that on the weights, both (heads, queries, keys)."""
 
 
@@ -33,8 +37,18 @@ class Direct(ABC):
         """Weights (heads, queries, keys), 0 where hidden; the logits are left as they are."""
 
     @abstractmethod
-    def backward(self, weights: Tensor, upstream: Tensor) -> Tensor:
+    def backward(self, weights: Tensor, upstream: Tensor, null: Tensor | None = None) -> Tensor:
         """Gradient on the logits from that on the weights, both (heads, queries, keys)."""
+
+
+def from_preferred(weights: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient on the weights less that on each row's largest weight, and the latter.
+
+    What all weights of a row share moves nothing; taken away first, a nearly one-hot row keeps its
+    digits (otherwise 5 % are lost in float32 at a gap of 15, and all from 17; measured).
+    """
+    own = upstream.gather(-1, weights.argmax(-1, keepdim=True))
+    return upstream - own, own
 
 
 Weighing = Exponential | Direct

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from service.attention.blocks import Unit, cut, extent, unit_logits
 from service.attention.logits import Logits, Workspace
-from service.attention.normalizing import Weighing
+from service.attention.normalizing import Direct, Weighing
 from service.attention.statistics import RowStatistics
 from service.attention.streaming import Checkpoint
-from service.attention.whole_rows import read_rows, weigh_rows
+from service.attention.whole_rows import WholeRows, read_rows, weigh_rows
 from service.attention.workers import Workers
 from service.shape import Shape
 
@@ -79,25 +79,51 @@ class _Move:
         logits = workspace.view(1, unit, keys)
         self.moved.scorer.unit(unit)(keys, logits)
         self.moved.shape_scores(logits, unit, keys)
-        weights = weigh_rows(logits, before.seen, self.weighing)
         change = torch.where(before.seen, logits.double() - before.logits.double(), 0.0)
-        # Both sides are weighed alike: weights from the row's statistics round differently.
-        plain = weigh_rows(before.logits, before.seen, self.weighing)
-        figures = [*_distances(weights.double() - plain.double(), change)]
-        figures.append(self._output_change(plain, weights, unit))
+        plain, moved = self._weights(before, logits, change)
+        figures = [*_distances(moved, change), self._output_change(plain, moved, unit)]
         index = (unit.batch, unit.heads, unit.queries)
         valid = before.seen.any(-1) & (self.statistics.overflowed[index] == 0)
         valid &= torch.isfinite(change).all(-1)
         found = torch.where(valid, torch.stack(figures), float("nan"))
         self.figures[:, *index] = found
 
-    def _output_change(self, before: Tensor, weights: Tensor, unit: Unit) -> Tensor:
-        value = self.value[unit.batch, unit.kv_heads]
-        shape = (extent(unit.kv_heads), -1, weights.shape[-1])
-        plain = torch.bmm(before.reshape(shape), value).double()
-        moved = torch.bmm((weights - before).reshape(shape), value).double()
-        change: Tensor = moved.square().sum(-1).sqrt() / plain.square().sum(-1).sqrt()
-        return change.view(weights.shape[:-1])
+    def _weights(self, before: WholeRows, logits: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights and how far each moves, in float64."""
+        if isinstance(self.weighing, Direct):
+            plain = self.weighing.weigh(before.logits.double(), before.seen)
+            return plain, self.weighing.weigh(logits.double(), before.seen) - plain
+        plain = weigh_rows(before.logits.double(), before.seen, self.weighing)
+        return plain, _moved(plain, change, before.null)
+
+    def _output_change(self, plain: Tensor, moved: Tensor, unit: Unit) -> Tensor:
+        value = self.value[unit.batch, unit.kv_heads].double()
+        shape = (extent(unit.kv_heads), -1, plain.shape[-1])
+        output = torch.bmm(plain.reshape(shape), value)
+        change = torch.bmm(moved.reshape(shape), value)
+        norm: Tensor = change.square().sum(-1).sqrt() / output.square().sum(-1).sqrt()
+        return norm.view(plain.shape[:-1])
+
+
+def _moved(weights: Tensor, change: Tensor, null: Tensor | None) -> Tensor:
+    """Δp of exp(s)/divisor when s changes by δ, without a difference of weights near 1.
+
+    With a the preferred key, δ' = δ − δ_a and Λ = ln(1 + Σ_{j≠a} p_j (e^δ'_j − 1)):
+    Δp_j = p_j (exp(δ'_j − Λ) − 1) for j ≠ a, and Δp_a is what the others lose.
+    """
+    at = weights.argmax(-1, keepdim=True)
+    own = change.gather(-1, at)
+    apart = (change - own).clamp(-700, 700)
+    others = weights.scatter(-1, at, 0.0)
+    share = (others * apart.expm1()).sum(-1, keepdim=True)
+    lost = torch.zeros_like(own)
+    if null is not None:
+        share = share + null * (-own).clamp(-700, 700).expm1()
+    total = share.log1p()
+    moved = others * (apart - total).expm1()
+    if null is not None:
+        lost = null * (-own - total).expm1()
+    return moved.scatter(-1, at, -(moved.sum(-1, keepdim=True) + lost))
 
 
 def _distances(weights: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -16,13 +16,15 @@ from service.attention.statistics import RowStatistics
 class WholeRows:
     """A unit's logits (heads, queries, M), those less their maximum, weights, and what is seen.
 
-    Gaps and weights are 0 where hidden; the logits there are whatever was computed.
+    Gaps and weights are 0 where hidden; the logits there are whatever was computed. `null` is what
+    a constant in the divisor takes of each row (heads, queries, 1).
     """
 
     logits: Tensor
     gaps: Tensor
     weights: Tensor
     seen: Tensor
+    null: Tensor | None = None
 
 
 def read_rows(
@@ -51,7 +53,8 @@ def read_rows(
         return WholeRows(block, gaps, weighing.weigh(block, seen), seen)
     total = (1 + statistics.tail[index]).unsqueeze(-1)
     weights = exponentials(gaps, seen) / weighing.divisor(total, maximum).to(block.dtype)
-    return WholeRows(block, gaps, weights, seen)
+    null = weighing.null_mass(total, maximum)
+    return WholeRows(block, gaps, weights, seen, None if null is None else null.to(block.dtype))
 
 
 def weigh_rows(logits: Tensor, seen: Tensor, weighing: Weighing) -> Tensor:

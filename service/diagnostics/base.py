@@ -123,8 +123,9 @@ def _exponential(
         log_partition = weighing.log_partition(log_partition)
         divisor = weighing.divisor(total, statistics.maximum)
         row_sum = total / divisor
+    none = torch.full_like(total, float("-inf"))
     return {
-        "log_partition": log_partition,
+        "log_partition": torch.where(statistics.visible > 0, log_partition, none),
         # No ε inside a logarithm, no difference of large numbers.
         "entropy": log_total - statistics.gap1 / total,
         "row_sum": row_sum,

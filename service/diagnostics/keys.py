@@ -41,7 +41,7 @@ KEYS = (
     Diagnostic(
         name="lse",
         meaning="Log-sum-exp of the logits, what flash attention keeps of a row; minus infinity "
-        "without a key. The logarithm of the divisor: softmax_one counts its 1, and is 0 there.",
+        "without a key. The logarithm of the divisor: softmax_one counts its 1.",
         formula="m + log1p(t), t = sum over j != argmax of exp(s_j - m); softmax_one ln(1 + exp of "
         "that)",
         unit="nat",

@@ -63,7 +63,7 @@ class Additive(Mechanism[Request]):
             query,
             key,
             operand(operands.value),
-            AdditiveScores.of(query, key, vector),
+            AdditiveScores.of(query, key, vector, operands.checkpoint),
             constants={"score_bound": float(vector.detach().double().abs().sum())},
         )
 

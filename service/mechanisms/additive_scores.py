@@ -30,12 +30,15 @@ class AdditiveScores:
     key: tuple[Tensor, ...]
     vector: Tensor
     group: int
+    checkpoint: Callable[[], None]
 
     @classmethod
-    def of(cls, query: Tensor, key: Tensor, vector: Tensor) -> "AdditiveScores":
-        """Over all batch items."""
+    def of(
+        cls, query: Tensor, key: Tensor, vector: Tensor, checkpoint: Callable[[], None]
+    ) -> "AdditiveScores":
+        """Over all batch items; `checkpoint` is called between tiles, of which a unit has many."""
         group = query.shape[1] // key.shape[1]
-        return cls(aligned(query), aligned(key), on_boundary(vector), group)
+        return cls(aligned(query), aligned(key), on_boundary(vector), group, checkpoint)
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -52,6 +55,7 @@ class AdditiveScores:
         def score(keys: slice, out: Tensor) -> Tensor | None:
             found = out.new_empty(len(FIGURES), *out.shape) if figures else None
             for head, rows, columns in _tiles(unit, keys, hidden):
+                self.checkpoint()
                 place = (head, rows, slice(columns.start - keys.start, columns.stop - keys.start))
                 tile = query[head, rows].unsqueeze(1) + key[head // self.group, columns]
                 flat = tile.tanh_().view(-1, hidden)
@@ -73,6 +77,7 @@ class AdditiveScores:
         on_vector = torch.zeros_like(self.vector)
         hidden = self.vector.shape[0]
         for head, rows, columns in _tiles(unit, slice(0, key.shape[1]), hidden):
+            self.checkpoint()
             shared = head // self.group
             units = (query[head, rows].unsqueeze(1) + key[shared, columns]).tanh_()
             part = upstream[head, rows, columns]

@@ -60,12 +60,15 @@ class DotProducts:
 
 def normalize(tensor: Tensor, kind: QkNorm) -> Tensor:
     """QK-norm over the last axis (Henry et al. 2020, arXiv 2010.04245; RMSNorm, 1910.07467)."""
+    if kind == "none":
+        return tensor
+    # In float64: the squares of large float32 entries would leave float32.
+    wide = tensor.double()
     if kind == "l2":
-        norm: Tensor = torch.linalg.vector_norm(tensor, dim=-1, keepdim=True)
-        return tensor / norm.clamp(min=_SMALLEST_NORM)
-    if kind == "rms":
-        return tensor * torch.rsqrt(tensor.square().mean(-1, keepdim=True) + _RMS_EPSILON)
-    return tensor
+        norm: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        return (wide / norm.clamp(min=_SMALLEST_NORM)).to(tensor.dtype)
+    mean = wide.square().mean(-1, keepdim=True)
+    return (wide * torch.rsqrt(mean + _RMS_EPSILON)).to(tensor.dtype)
 
 
 def scale_of(kind: QkNorm, d_k: int) -> float:

@@ -140,7 +140,7 @@ class MultiHead(Mechanism[Request]):
     def projected_elements(self, request: Request, shape: Shape) -> int:
         """Projections before and after bias and split, normalised, and the joined heads."""
         model, d_k, d_v = _model(shape), shape.d_k or 0, shape.d_v or 0
-        norm = 0 if request.qk_norm == "none" else 3
+        norm = 0 if request.qk_norm == "none" else 7
         query_side = shape.rows * (d_k * (3 + norm) + 3 * d_v)
         key_side = shape.keys * (d_k * (3 + norm) + 3 * d_v)
         inputs = shape.batch * (

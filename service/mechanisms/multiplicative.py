@@ -91,7 +91,7 @@ class Multiplicative(Mechanism[Request]):
             d_q = query.shape[-1]
             query, key = project(query, weight[:, :d_q]), project(key, weight[:, d_q:])
             bound = {"score_bound": float(vector.detach().double().abs().sum())}
-            scorer = AdditiveScores.of(query, key, vector)
+            scorer = AdditiveScores.of(query, key, vector, operands.checkpoint)
             return Prepared(query, key, value, scorer, constants=bound)
         if request.score == "general":
             key = project(key, parameters["weight"])
@@ -117,10 +117,10 @@ class Multiplicative(Mechanism[Request]):
         d_k = shape.d_k or 1
         said = (
             f"dot scores are unscaled (scale 1), as in the paper; 1/sqrt(d_k) = {d_k**-0.5:.4g} "
-            f"would divide the variance of the logits by d_k = {d_k}"
+            f"would divide their variance by d_k = {d_k}"
         )
-        variance = figures("logit_variance")
-        if variance is not None and request.softcap is None:
+        variance = figures("score_variance")
+        if variance is not None:
             said += f", here from {variance:.4g} to {variance / d_k:.4g}"
         return said + '. mechanism.scale sets it, and kind "scaled_dot_product" has it.'
 
@@ -130,7 +130,7 @@ class Multiplicative(Mechanism[Request]):
             return _hidden(request, shape) * (shape.rows + shape.keys)
         if request.score == "general":
             return shape.keys * (shape.d_q or 0)
-        return 0 if request.qk_norm == "none" else 3 * (shape.rows + shape.keys) * (shape.d_k or 0)
+        return 0 if request.qk_norm == "none" else 7 * (shape.rows + shape.keys) * (shape.d_k or 0)
 
     def tile_elements(self, request: Request, shape: Shape) -> int:
         """One tile of hidden units, for concat."""

@@ -52,4 +52,4 @@ class ScaledDotProduct(Mechanism[Request]):
         """Normalised copies of query and key, and what they are made through."""
         if request.qk_norm == "none":
             return 0
-        return 3 * (shape.rows + shape.keys) * (shape.d_k or 0)
+        return 7 * (shape.rows + shape.keys) * (shape.d_k or 0)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from service.attention.normalizing import Direct, Exponential
+from service.attention.normalizing import Direct, Exponential, from_preferred
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,17 @@ class ExponentialNormalizer(Exponential):
         """Σ exp(s − m)."""
         return total
 
-    def backward(self, weights: Tensor, upstream: Tensor) -> Tensor:
+    def null_mass(self, total: Tensor, maximum: Tensor) -> Tensor | None:  # noqa: ARG002
+        """None: the row is its own sum."""
+        return None
+
+    def backward(self, weights: Tensor, upstream: Tensor, null: Tensor | None = None) -> Tensor:
         """(diag(p) − p pᵀ) g, whether or not the divisor has a constant beside Σ exp."""
-        return weights * (upstream - (weights * upstream).sum(-1, keepdim=True))
+        apart, own = from_preferred(weights, upstream)
+        mean = (weights * apart).sum(-1, keepdim=True)
+        if null is not None:
+            mean = mean - null * own
+        return weights * (apart - mean)
 
 
 class DirectNormalizer(Direct):

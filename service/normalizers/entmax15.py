@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from service.attention.normalizing import from_preferred
 from service.normalizers.base import WHOLE_ROWS, Description, DirectNormalizer
 from service.normalizers.threshold import below_largest, threshold
 
@@ -14,7 +15,7 @@ class Entmax15(DirectNormalizer):
         meaning="Entmax with α = 1.5: keys more than 2 below the largest get exactly 0, the others "
         "a weight that grows with the square.",
         formula="p_j = max(s_j / 2 - τ, 0)^2, τ such that Σ p = 1",
-        source="Peters, Niculae and Martins 2019, arXiv 1905.05702, algorithm 2",
+        source="Peters, Niculae and Martins 2019, arXiv 1905.05702",
         memory=WHOLE_ROWS,
         flops_a_logit=150,
     )
@@ -26,9 +27,10 @@ class Entmax15(DirectNormalizer):
         halves = gaps / 2
         return ((halves - threshold(halves, 2)).clamp(min=0).square() * seen).to(logits.dtype)
 
-    def backward(self, weights: Tensor, upstream: Tensor) -> Tensor:
+    def backward(self, weights: Tensor, upstream: Tensor, null: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """√p ∘ (g − Σ √p g / Σ √p) (section 3.2, proposition 2)."""
         roots = weights.sqrt()
         total = roots.sum(-1, keepdim=True)
-        mean = (roots * upstream).sum(-1, keepdim=True) / total.clamp(min=1e-30)
-        return roots * (upstream - mean)
+        apart, _ = from_preferred(weights, upstream)
+        mean = (roots * apart).sum(-1, keepdim=True) / total.clamp(min=1e-30)
+        return roots * (apart - mean)

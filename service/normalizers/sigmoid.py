@@ -25,6 +25,6 @@ class Sigmoid(DirectNormalizer):
         weights = torch.sigmoid(logits)
         return weights if visible is None else torch.where(visible, weights, 0.0)
 
-    def backward(self, weights: Tensor, upstream: Tensor) -> Tensor:
+    def backward(self, weights: Tensor, upstream: Tensor, null: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """P (1 − p) g."""
         return weights * (1 - weights) * upstream

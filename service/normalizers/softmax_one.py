@@ -1,5 +1,6 @@
 """Softmax with one more term in the denominator: a row may attend to nothing."""
 
+import torch
 from torch import Tensor
 
 from service.normalizers.base import STREAMED, Description, ExponentialNormalizer
@@ -24,6 +25,16 @@ class SoftmaxOne(ExponentialNormalizer):
         """
         return log_sum_exp.clamp(min=0) + log_sum_exp.abs().neg().exp().log1p()
 
+    def null_mass(self, total: Tensor, maximum: Tensor) -> Tensor:
+        """exp(−m) over the divisor."""
+        return torch.sigmoid(-(maximum.double() + total.log()))
+
     def divisor(self, total: Tensor, maximum: Tensor) -> Tensor:
         """Σ exp(s − m) + exp(−m)."""
         return total + maximum.double().neg().exp()
+
+    def backward(self, weights: Tensor, upstream: Tensor, null: Tensor | None = None) -> Tensor:
+        """With the null key's share as it is known, or as what the weights leave."""
+        if null is None:
+            null = 1 - weights.sum(-1, keepdim=True)
+        return super().backward(weights, upstream, null)

@@ -1,4 +1,5 @@
 import math
+from decimal import Decimal, localcontext
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.attention import blocks
+from service.attention.perturbation import _moved
 from tests.builders import analyse, normal, qkv, same_bytes
 from tests.plain import (
     D_V,
@@ -221,3 +223,20 @@ def test_logits_that_overflow_only_when_moved_are_in_no_figure():
     assert rows["max_weight"].isfinite().all()
     assert rows["perturbation_l1_bound"].isnan().all()
     assert rows["perturbation_l1"].isnan().all()
+
+
+@pytest.mark.parametrize("change", [0.3, -0.3, 1e-3])
+@pytest.mark.parametrize("gap", [1.0, 13.0, 15.0, 20.0, 60.0])
+def test_saturated_rows_move_by_what_the_formula_says(gap, change):
+    """Weights of 1 − p that float32 rounds away still move: against 60 digits."""
+    with localcontext(prec=60):
+        small, moved = (Decimal(-g).exp() for g in (gap, gap - change))
+        expected = 2 * abs(moved / (1 + moved) - small / (1 + small))
+    query, key = torch.tensor([[1.0, 0.0]]), torch.tensor([[gap, 0.0], [0.0, 1.0]])
+    weights = torch.tensor([[[1 / (1 + float(small)), float(small) / (1 + float(small))]]])
+    found = _moved(weights.double(), torch.tensor([[[0.0, change]]], dtype=torch.float64), None)
+    assert float(found.abs().sum()) == pytest.approx(float(expected), rel=1e-6, abs=0)
+    assert float(found.sum()) == pytest.approx(0, abs=1e-20)
+    include = [{"name": "perturbation", "relative_noise": 0.01}]
+    rows = analyse(mechanism={"scale": 1}, inputs=qkv(query, key), include=include).rows
+    assert 0 < float(rows["perturbation_l1"]) <= float(rows["perturbation_l1_bound"])
