@@ -8,6 +8,7 @@ from torch import Tensor
 from schemas.inputs import WeightInputs
 from service import domains, operands
 from service.attention.collected import Attended
+from service.attention.normalizing import FLUSHED
 from service.attention.second_pass import Revisited
 from service.diagnostics import DIAGNOSTICS, Diagnostic, Rows, evaluate
 from service.diagnostics.aggregate import Aggregated, aggregate, aggregate_all, undefined
@@ -94,7 +95,6 @@ def report(
         seen = count_visible(CombinedMask(mask.members), plan.shape)
         statistics.visible = torch.where(statistics.visible > 0, seen, 0.0)
     collected = plan.wanted.score_moments or scored.scale is None
-    direct = attended.weight_sums is not None
     rows = Rows.of(
         statistics,
         scale=None if collected else scored.scale,
@@ -106,7 +106,7 @@ def report(
     numerics = Numerics(
         compute_dtype=operands.DTYPE_NAMES[plan.compute_dtype],
         fully_masked_rows=int((statistics.visible == 0).sum()),
-        underflowed_weights=0 if direct else int(statistics.underflowed.sum()),
+        underflowed_weights=_underflowed(attended),
         overflowed_logits=int(statistics.overflowed.sum()),
         nonfinite_inputs=scored.nonfinite,
         near_forbidden=mask.near_forbidden,
@@ -129,6 +129,12 @@ def report(
         measured = _measured(plan, mask, rows)
         analysis.theory = compare(plan.shape, taken, measured, scored.scale, plan.seeded)
     return analysis
+
+
+def _underflowed(attended: Attended) -> int:
+    if attended.weight_sums is not None:
+        return int(attended.weight_sums[FLUSHED].sum())
+    return int(attended.statistics.underflowed.sum())
 
 
 def _measured(plan: Plan, mask: ResolvedMask, rows: Rows) -> Measured:

@@ -41,7 +41,7 @@ class Precision:
 class Attended:
     """What the pass gives: output (batch, heads, N, d_v), statistics (batch, heads, N).
 
-    `weight_sums` (5, batch, heads, N) where the weights are not exponentials over a divisor;
+    `weight_sums` (6, batch, heads, N) where the weights are not exponentials over a divisor;
     `figures` the sums over the visible keys of what the scores come with, by name.
     """
 

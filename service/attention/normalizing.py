@@ -34,7 +34,7 @@ class Direct(ABC):
 
     @abstractmethod
     def weigh(self, logits: Tensor, visible: Tensor | None) -> Tensor:
-        """Weights (heads, queries, keys), 0 where hidden; the logits are left as they are."""
+        """Weights (heads, queries, keys) in float64, 0 where hidden; the logits are left alone."""
 
     @abstractmethod
     def backward(self, weights: Tensor, upstream: Tensor, null: Tensor | None = None) -> Tensor:
@@ -53,17 +53,24 @@ def from_preferred(weights: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
 
 Weighing = Exponential | Direct
 
-WEIGHT_SUMS = 5
-"""Rows of `weight_sums`: Σ w, Σ w², −Σ w ln w, the largest w, and how many are above 0."""
+WEIGHT_SUMS = 6
+"""Rows of `weight_sums`: Σ w, Σ w², −Σ w ln w, the largest w, how many are above 0, and how many of
+these flush to 0 in the compute dtype."""
 LARGEST = 3
+FLUSHED = 5
 
 
-def weight_sums(weights: Tensor) -> Tensor:
-    """Sums of direct weights (heads, queries, keys) over the keys: (5, heads, queries), float64."""
-    wide = weights.double()
-    entropies = torch.special.entr(wide).sum(-1)
-    support = (wide > 0).sum(-1).double()
-    return torch.stack([wide.sum(-1), wide.square().sum(-1), entropies, wide.amax(-1), support])
+def weight_sums(weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sums of direct weights (heads, queries, keys) in float64 over the keys: (6, heads, queries).
+
+    They are applied in `dtype`.
+    """
+    entropies = torch.special.entr(weights).sum(-1)
+    above = weights > 0
+    flushed = (above & (weights < torch.finfo(dtype).tiny)).sum(-1).double()
+    support, largest = above.sum(-1).double(), weights.amax(-1)
+    sums = [weights.sum(-1), weights.square().sum(-1), entropies, largest, support, flushed]
+    return torch.stack(sums)
 
 
 def add_weight_sums(total: Tensor, part: Tensor) -> Tensor:

@@ -197,10 +197,12 @@ class _Pass:
     def _weigh_directly(self, logits: Tensor, unit: Unit, visible: Tensor | None) -> Tensor | None:
         if not isinstance(self.weighing, Direct) or self.into.sums is None:
             return None
-        weights = self.weighing.weigh(logits, visible)
+        wide = self.weighing.weigh(logits, visible)
         index = (slice(None), unit.batch, unit.heads, unit.queries)
-        self.into.sums[index] = add_weight_sums(self.into.sums[index], weight_sums(weights))
-        return weights
+        self.into.sums[index] = add_weight_sums(
+            self.into.sums[index], weight_sums(wide, self.dtype)
+        )
+        return wide.to(self.dtype)
 
     def _score(
         self, score: ScoreKeys, unit: Unit, keys: slice, visible: Tensor | None, work: Workspace

@@ -50,7 +50,8 @@ def read_rows(
     maximum = statistics.maximum[index].unsqueeze(-1)
     gaps = torch.where(seen, block - maximum.to(block.dtype), 0.0)
     if isinstance(weighing, Direct):
-        return WholeRows(block, gaps, weighing.weigh(block, seen), seen)
+        weights = weighing.weigh(block, seen).to(block.dtype)
+        return WholeRows(block, gaps, weights, seen)
     total = (1 + statistics.tail[index]).unsqueeze(-1)
     weights = exponentials(gaps, seen) / weighing.divisor(total, maximum).to(block.dtype)
     null = weighing.null_mass(total, maximum)
@@ -60,7 +61,7 @@ def read_rows(
 def weigh_rows(logits: Tensor, seen: Tensor, weighing: Weighing) -> Tensor:
     """Weights of whole rows (heads, queries, M) whose statistics nobody has collected."""
     if isinstance(weighing, Direct):
-        return weighing.weigh(logits, seen)
+        return weighing.weigh(logits, seen).to(logits.dtype)
     maximum = torch.where(seen, logits, float("-inf")).amax(-1, keepdim=True)
     maximum = maximum.clamp(min=torch.finfo(logits.dtype).min)
     weights = exponentials(torch.where(seen, logits - maximum, 0.0), seen)

@@ -62,7 +62,7 @@ class Rows:
             statistics: of the logits.
             scale: the scores follow from the logits by 1/scale, or were collected (None).
             weighing: the normaliser; absent = softmax.
-            weight_sums: (5, batch, heads, N) where it makes weights directly.
+            weight_sums: (6, batch, heads, N) where it makes weights directly.
             figures: sums over the visible keys of what came with the scores.
             constants: figures that hold for all rows.
         """
@@ -137,7 +137,7 @@ def _exponential(
 
 def _direct(sums: Tensor) -> dict[str, Tensor]:
     """Weights that were summed as they are: Σ w, Σ w², −Σ w ln w, the largest, the support."""
-    total, squares, entropies, largest, support = sums.unbind()
+    total, squares, entropies, largest, support = sums[:5].unbind()
     return {
         "log_partition": torch.full_like(total, float("nan")),
         "entropy": (entropies / total + total.log()).clamp(min=0),

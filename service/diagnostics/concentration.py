@@ -18,8 +18,8 @@ def participation_ratio(rows: Rows) -> Tensor:
 CONCENTRATION = (
     Diagnostic(
         name="entropy",
-        meaning="Shannon entropy of the weights: 0 is one-hot, ln n is uniform.",
-        formula="log1p(t) - e1/l = -sum p ln p",
+        meaning="Shannon entropy of the weights over their sum: 0 is one-hot, ln n is uniform.",
+        formula="-sum p ln p of p over its sum; softmax log1p(t) - e1/l",
         unit="nat",
         range="[0, ln n]",
         source="Shannon 1948; Zhai et al. 2023, arXiv 2303.06296 (attention entropy collapse)",
@@ -49,7 +49,7 @@ CONCENTRATION = (
         name="participation_ratio",
         meaning="How many keys take part, by the Rényi-2 entropy; it is the smaller of the two "
         "effective numbers.",
-        formula="1 / sum p^2",
+        formula="1 / sum p^2 of p over its sum",
         unit="keys",
         range="[1, n]",
         source="Hill 1973, number of order 2",
@@ -60,14 +60,14 @@ CONCENTRATION = (
         meaning="The largest weight; at 0.9 and above this service calls a row saturated.",
         formula="P = 1/l; the largest p",
         unit="1",
-        range="[1/n, 1]",
+        range="[0, 1]",
         source="definition",
         compute=lambda rows: rows.largest,
     ),
     Diagnostic(
         name="logit_gap",
-        meaning="Distance from the largest logit to the next: the second weight is the largest "
-        "times exp(-gap).",
+        meaning="Distance from the largest logit to the next: under softmax the second weight is "
+        "the largest times exp(-gap).",
         formula="m - second maximum",
         unit="nat",
         range="[0, inf)",

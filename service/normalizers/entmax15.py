@@ -22,10 +22,10 @@ class Entmax15(DirectNormalizer):
     whole_rows = True
 
     def weigh(self, logits: Tensor, visible: Tensor | None) -> Tensor:
-        """With τ in float64."""
+        """With τ by Newton's method."""
         gaps, seen = below_largest(logits, visible)
         halves = gaps / 2
-        return ((halves - threshold(halves, 2)).clamp(min=0).square() * seen).to(logits.dtype)
+        return (halves - threshold(halves, 2)).clamp(min=0).square() * seen
 
     def backward(self, weights: Tensor, upstream: Tensor, null: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """√p ∘ (g − Σ √p g / Σ √p) (section 3.2, proposition 2)."""

@@ -22,7 +22,7 @@ class Sigmoid(DirectNormalizer):
 
     def weigh(self, logits: Tensor, visible: Tensor | None) -> Tensor:
         """σ(s) of the visible keys."""
-        weights = torch.sigmoid(logits)
+        weights = torch.sigmoid(logits.double())
         return weights if visible is None else torch.where(visible, weights, 0.0)
 
     def backward(self, weights: Tensor, upstream: Tensor, null: Tensor | None = None) -> Tensor:  # noqa: ARG002

@@ -21,9 +21,9 @@ class Sparsemax(DirectNormalizer):
     whole_rows = True
 
     def weigh(self, logits: Tensor, visible: Tensor | None) -> Tensor:
-        """With τ in float64."""
+        """With τ by Newton's method."""
         gaps, seen = below_largest(logits, visible)
-        return ((gaps - threshold(gaps, 1)).clamp(min=0) * seen).to(logits.dtype)
+        return (gaps - threshold(gaps, 1)).clamp(min=0) * seen
 
     def backward(self, weights: Tensor, upstream: Tensor, null: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """G less its mean over the support, on the support (equation 14)."""

@@ -174,3 +174,17 @@ def test_given_weights_take_no_other_normalizer():
     weights = torch.softmax(normal(*SHAPE), -1)
     found = analyse(inputs=given_weights(weights), include=INCLUDE)
     assert found.verdict.level is not None
+
+
+def test_sigmoid_weights_below_every_float32_still_have_an_entropy():
+    """Logits of −120 flush in float32: they are counted, and the figures are those of float64."""
+    logits = torch.tensor([[-120.0, -121.0, -119.5]])
+    found = analyse(
+        inputs=given_logits(logits),
+        mechanism={"kind": "scaled_dot_product", "normalizer": "sigmoid"},
+        include=["row_diagnostics"],
+    )
+    shares = torch.softmax(logits.double(), -1)  # σ(s) is exp(s) there, to all digits
+    expected = torch.special.entr(shares).sum()
+    assert float(found.rows["entropy"]) == pytest.approx(float(expected), rel=1e-9)
+    assert found.numerics.underflowed_weights == 3
