@@ -7,10 +7,10 @@ from torch import Tensor
 
 from service.attention.blocks import Unit, cut, extent, unit_logits
 from service.attention.logits import Logits, Workspace
-from service.attention.normalizing import Direct, Weighing
+from service.attention.normalizing import Direct, Exponential, Weighing
 from service.attention.statistics import RowStatistics
 from service.attention.streaming import Checkpoint
-from service.attention.whole_rows import WholeRows, read_rows, weigh_rows
+from service.attention.whole_rows import score_rows, weigh_rows
 from service.attention.workers import Workers
 from service.shape import Shape
 
@@ -72,29 +72,29 @@ class _Move:
             self._unit(unit, workspace)
 
     def _unit(self, unit: Unit, workspace: Workspace) -> None:
-        keys = slice(0, self.shape.key_length)
-        before = read_rows(self.logits, self.weighing, self.statistics, unit, keys.stop, workspace)
-        if before is None:
+        key_length = self.shape.key_length
+        before = score_rows(self.logits, unit, key_length, workspace)
+        after = score_rows(self.moved, unit, key_length, workspace, buffer=1)
+        if before is None or after is None:
             return
-        logits = workspace.view(1, unit, keys)
-        self.moved.scorer.unit(unit)(keys, logits)
-        self.moved.shape_scores(logits, unit, keys)
-        change = torch.where(before.seen, logits.double() - before.logits.double(), 0.0)
-        plain, moved = self._weights(before, logits, change)
+        (logits, seen), (moved_logits, _) = before, after
+        change = torch.where(seen, moved_logits.double() - logits.double(), 0.0)
+        plain = weigh_rows(logits.double(), seen, self.weighing)
+        if isinstance(self.weighing, Direct):
+            moved = self.weighing.weigh(moved_logits, seen) - plain
+        else:
+            moved = _moved(plain, change, self._null(self.weighing, unit))
         figures = [*_distances(moved, change), self._output_change(plain, moved, unit)]
         index = (unit.batch, unit.heads, unit.queries)
-        valid = before.seen.any(-1) & (self.statistics.overflowed[index] == 0)
+        valid = seen.any(-1) & (self.statistics.overflowed[index] == 0)
         valid &= torch.isfinite(change).all(-1)
         found = torch.where(valid, torch.stack(figures), float("nan"))
         self.figures[:, *index] = found
 
-    def _weights(self, before: WholeRows, logits: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights and how far each moves, in float64."""
-        if isinstance(self.weighing, Direct):
-            plain = self.weighing.weigh(before.logits.double(), before.seen)
-            return plain, self.weighing.weigh(logits.double(), before.seen) - plain
-        plain = weigh_rows(before.logits.double(), before.seen, self.weighing)
-        return plain, _moved(plain, change, before.null)
+    def _null(self, weighing: Exponential, unit: Unit) -> Tensor | None:
+        index = (unit.batch, unit.heads, unit.queries)
+        total, maximum = 1 + self.statistics.tail[index], self.statistics.maximum[index]
+        return weighing.null_mass(total.unsqueeze(-1), maximum.unsqueeze(-1))
 
     def _output_change(self, plain: Tensor, moved: Tensor, unit: Unit) -> Tensor:
         value = self.value[unit.batch, unit.kv_heads].double()

@@ -27,6 +27,23 @@ class WholeRows:
     null: Tensor | None = None
 
 
+def score_rows(
+    logits: Logits, unit: Unit, key_length: int, workspace: Workspace, *, buffer: int = 0
+) -> tuple[Tensor, Tensor] | None:
+    """A unit's logits, computed into a buffer, and what it sees; None where that is no key."""
+    keys = slice(0, key_length)
+    visible = logits.visibility.visible(unit, keys)
+    if visible is False:
+        return None
+    block = workspace.view(buffer, unit, keys)
+    logits.scorer.unit(unit)(keys, block)
+    logits.shape_scores(block, unit, keys)
+    seen = torch.ones_like(block, dtype=torch.bool)
+    if isinstance(visible, Tensor):
+        seen = visible.expand(*visible.shape[:-1], extent(keys)).expand_as(block)
+    return block, seen
+
+
 def read_rows(
     logits: Logits,
     weighing: Weighing,
@@ -36,17 +53,11 @@ def read_rows(
     workspace: Workspace,
 ) -> WholeRows | None:
     """Compute a unit's logits again and weigh them; None where it sees no key at all."""
-    keys = slice(0, key_length)
-    visible = logits.visibility.visible(unit, keys)
-    if visible is False:
+    scored = score_rows(logits, unit, key_length, workspace)
+    if scored is None:
         return None
+    block, seen = scored
     index = (unit.batch, unit.heads, unit.queries)
-    block = workspace.view(0, unit, keys)
-    logits.scorer.unit(unit)(keys, block)
-    logits.shape_scores(block, unit, keys)
-    seen = torch.ones_like(block, dtype=torch.bool)
-    if isinstance(visible, Tensor):
-        seen = visible.expand(*visible.shape[:-1], extent(keys)).expand_as(block)
     maximum = statistics.maximum[index].unsqueeze(-1)
     gaps = torch.where(seen, block - maximum.to(block.dtype), 0.0)
     if isinstance(weighing, Direct):

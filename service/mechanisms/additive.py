@@ -6,7 +6,13 @@ from torch import Tensor
 
 from schemas.mechanisms import Additive as Request
 from schemas.parameters import AdditiveParameters
-from service.mechanisms.additive_scores import AdditiveScores, saturated_units, tile_elements
+from service.mechanisms.additive_scores import (
+    AdditiveScores,
+    hidden_dim,
+    saturated_units,
+    score_bound,
+    tile_elements,
+)
 from service.mechanisms.base import Description, MeanOf, Mechanism, Prepared, operand
 from service.mechanisms.projections import project
 from service.operands import Operands
@@ -64,7 +70,7 @@ class Additive(Mechanism[Request]):
             key,
             operand(operands.value),
             AdditiveScores.of(query, key, vector, operands.checkpoint),
-            constants={"score_bound": float(vector.detach().double().abs().sum())},
+            constants=score_bound(vector),
         )
 
     def remark(
@@ -94,5 +100,5 @@ class Additive(Mechanism[Request]):
 def _hidden(request: Request, shape: Shape) -> int:
     source = request.parameters
     if isinstance(source, AdditiveParameters):
-        return max(1, int(source.query_weight.shape[0] if source.query_weight.dim() else 1))
-    return source.hidden_dim or shape.d_k or 1
+        return hidden_dim(source.query_weight, None, shape)
+    return hidden_dim(None, source.hidden_dim, shape)

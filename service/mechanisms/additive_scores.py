@@ -10,6 +10,7 @@ from service.attention.blocks import Unit, extent, ranges
 from service.attention.gradients import ScoreGradients
 from service.attention.logits import ScoreKeys
 from service.attention.streaming import aligned, on_boundary
+from service.shape import Shape
 
 # Measured at 2,048 keys and 64 hidden units: a quarter of it takes 1.4 times as long, in dispatch.
 _TILE = 2**18
@@ -101,6 +102,18 @@ def _tiles(unit: Unit, keys: slice, hidden: int) -> list[tuple[int, slice, slice
         for rows in ranges(extent(unit.queries), row_step)
         for part in columns
     ]
+
+
+def hidden_dim(weight: Tensor | None, asked: int | None, shape: Shape) -> int:
+    """The hidden dimension: of a given weight (hidden_dim, …), as asked for, or d_k."""
+    if weight is not None:
+        return max(1, int(weight.shape[0] if weight.dim() else 1))
+    return asked or shape.d_k or 1
+
+
+def score_bound(vector: Tensor) -> dict[str, float]:
+    """Σ |v|, which no score passes."""
+    return {"score_bound": float(vector.detach().double().abs().sum())}
 
 
 def saturated_units(figures: Callable[[str], float | None]) -> str | None:

@@ -8,7 +8,13 @@ from schemas.mechanisms import Multiplicative as Request
 from schemas.parameters import MultiplicativeParameters
 from schemas.strict import Strict
 from service.errors import Invalid
-from service.mechanisms.additive_scores import AdditiveScores, saturated_units, tile_elements
+from service.mechanisms.additive_scores import (
+    AdditiveScores,
+    hidden_dim,
+    saturated_units,
+    score_bound,
+    tile_elements,
+)
 from service.mechanisms.base import Description, MeanOf, Mechanism, Prepared, operand
 from service.mechanisms.dot_products import DotProducts, normalize, scale_of
 from service.mechanisms.projections import project
@@ -90,9 +96,8 @@ class Multiplicative(Mechanism[Request]):
             weight, vector = parameters["weight"], parameters["score_vector"]
             d_q = query.shape[-1]
             query, key = project(query, weight[:, :d_q]), project(key, weight[:, d_q:])
-            bound = {"score_bound": float(vector.detach().double().abs().sum())}
             scorer = AdditiveScores.of(query, key, vector, operands.checkpoint)
-            return Prepared(query, key, value, scorer, constants=bound)
+            return Prepared(query, key, value, scorer, constants=score_bound(vector))
         if request.score == "general":
             key = project(key, parameters["weight"])
         else:
@@ -140,5 +145,5 @@ class Multiplicative(Mechanism[Request]):
 def _hidden(request: Request, shape: Shape) -> int:
     source = request.parameters
     if isinstance(source, MultiplicativeParameters):
-        return max(1, int(source.weight.shape[0] if source.weight.dim() else 1))
-    return source.hidden_dim or shape.d_k or 1
+        return hidden_dim(source.weight, None, shape)
+    return hidden_dim(None, source.hidden_dim, shape)
