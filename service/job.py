@@ -36,7 +36,7 @@ ENCODINGS = {
 class Job:
     """A validated call, the plan of each group, and what it would cost at most."""
 
-    call: Call
+    call: Call[AttentionRequest]
     plans: tuple[tuple[str | None, Plan], ...]
     estimate: Estimate
     accept: str
@@ -57,9 +57,9 @@ def prepare(
         ServiceError: whatever is wrong with the call.
     """
     if encoding == SAFETENSORS:
-        call = safetensors_call.decode(body, settings, request)
+        call = safetensors_call.decode(AttentionRequest, body, settings, request)
     else:
-        call = json_call.decode(body, settings)
+        call = json_call.decode(AttentionRequest, body, settings)
     plans = tuple((name, _plan(name, request)) for name, request in call.requests)
     for _, member in plans:
         check_elements(member, settings)

@@ -1,12 +1,12 @@
 """application/json: the request with its tensors in one document."""
 
 from service.settings import Settings
-from service.wire.calls import Call
+from service.wire.calls import Call, Request
 from service.wire.documents import parse_request
 from service.wire.validation import validate
 
 
-def decode(body: bytearray, settings: Settings) -> Call:
+def decode(model: type[Request], body: bytearray, settings: Settings) -> Call[Request]:
     """Read a call; an empty body is the empty request.
 
     Raises:
@@ -14,4 +14,4 @@ def decode(body: bytearray, settings: Settings) -> Call:
         Invalid: not a valid request.
     """
     document = parse_request(body, settings) if body.strip() else {}
-    return Call(((None, validate(document, settings)),))
+    return Call(((None, validate(model, document, settings)),))

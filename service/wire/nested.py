@@ -229,7 +229,14 @@ def _shape(given: object, settings: Settings) -> tuple[int, ...]:
         )
     shape: tuple[int, ...] = tuple(extents)
     within(settings, "max_elements", math.prod(shape), "a tensor, in elements")
+    _refuse_vast(shape)
     return shape
+
+
+def _refuse_vast(shape: tuple[int, ...]) -> None:
+    """Beside an extent of 0 the others pass every bound, but torch's strides are 64 bits wide."""
+    if math.prod(max(1, n) for n in shape) >= 2**62:
+        raise _error("tensor_shape", "the extents of shape are too large")
 
 
 def _from_base64(text: str, shape: tuple[int, ...], dtype: str) -> Tensor:
@@ -257,9 +264,11 @@ def from_bytes(raw: bytearray, offset: int, shape: tuple[int, ...], dtype: str) 
     """A tensor over little-endian bytes, without a copy where the address permits.
 
     Raises:
-        PydanticCustomError: a boolean byte that is neither 0 nor 1.
+        PydanticCustomError: a boolean byte that is neither 0 nor 1, or a vast shape without
+            elements.
     """
     count = math.prod(shape)
+    _refuse_vast(shape)
     if count == 0:
         return torch.empty(shape, dtype=_TORCH[dtype])
     if dtype == "bool":

@@ -9,7 +9,7 @@ from torch import Tensor
 from service.errors import Invalid, UnknownEntry
 from service.limits import within
 from service.settings import Settings
-from service.wire.calls import Call
+from service.wire.calls import Call, Request
 from service.wire.nested import from_bytes
 from service.wire.safetensors_header import DTYPES, Entry, parse_embedded, read_header
 from service.wire.torch_names import OWN_NAMES, TORCH_NAMES, translated
@@ -38,10 +38,13 @@ class _Group:
     parameters: dict[str, Entry] = field(default_factory=dict)
 
 
-def decode(body: bytearray, settings: Settings, request: str | None) -> Call:
+def decode(
+    model: type[Request], body: bytearray, settings: Settings, request: str | None
+) -> Call[Request]:
     """Read a call from a file as it lies.
 
     Args:
+        model: what is asked for.
         body: the file.
         settings: the limits.
         request: the rest of the request as JSON, from the query string; it wins over the metadata.
@@ -74,7 +77,8 @@ def decode(body: bytearray, settings: Settings, request: str | None) -> Call:
     requests = []
     for name, group in members or [(None, shared)]:
         with blaming(name):
-            requests.append((name, validate(_document(options, group, shared, body), settings)))
+            document = _document(options, group, shared, body)
+            requests.append((name, validate(model, document, settings)))
     return Call(tuple(requests), tuple(sorted((e.name for e in unknown), key=_natural)))
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.attention import AttentionRequest
 from service.errors import Invalid, LimitExceeded, Malformed
 from service.settings import Settings
 from service.wire import json_call
@@ -198,7 +199,7 @@ def test_large_integers_keep_their_kind_up_to_64_bits():
     assert found["b"] == 2.0**64
     body = bytearray(b'{"inputs":{"kind":"seeded","seed":18446744073709551616}}')
     with pytest.raises(Invalid, match="/inputs/seed"):
-        json_call.decode(body, SETTINGS)
+        json_call.decode(AttentionRequest, body, SETTINGS)
 
 
 def test_values_are_bounded():
@@ -213,8 +214,8 @@ def test_values_are_bounded():
 @pytest.mark.parametrize("body", [b"", b" ", b"\r\n\t "])
 def test_an_empty_body_is_the_empty_request(body):
     """Nothing at all asks for everything by default."""
-    assert json_call.decode(bytearray(body), SETTINGS) == json_call.decode(
-        bytearray(b"{}"), SETTINGS
+    assert json_call.decode(AttentionRequest, bytearray(body), SETTINGS) == json_call.decode(
+        AttentionRequest, bytearray(b"{}"), SETTINGS
     )
 
 

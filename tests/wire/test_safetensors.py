@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
+from schemas.attention import AttentionRequest
 from service.errors import Invalid, LimitExceeded, Malformed, ServiceError, UnknownEntry
 from service.settings import Settings
 from service.wire.answers import Answer, Part
@@ -27,7 +28,7 @@ QUERY, KEY, VALUE = normal(3, 5, seed=1), normal(7, 5, seed=2), normal(7, 2, see
 
 
 def read(content, request=None, limits=SETTINGS):
-    return decode(bytearray(content), limits, request)
+    return decode(AttentionRequest, bytearray(content), limits, request)
 
 
 def one(content, request=None):
@@ -89,7 +90,7 @@ def test_files_of_the_library_are_read():
 def test_a_tensor_stays_where_it_arrived():
     """An aligned tensor is a view of the body, not a copy."""
     body = bytearray(file_of({"query": QUERY}, padding=-len(file_of({"query": QUERY})) % 8))
-    ((_, found),) = decode(body, SETTINGS, None).requests
+    ((_, found),) = decode(AttentionRequest, body, SETTINGS, None).requests
     body[-4:] = struct.pack("<f", 42.0)
     assert found.inputs.query[-1, -1] == 42
 
@@ -509,6 +510,13 @@ def test_invented_headers_never_surprise(entries, data, ignore):
     request = json.dumps({"ignore_unknown": ignore})
     with suppress(ServiceError):
         read(framed(json.dumps(entries).encode(), data), request)
+
+
+def test_a_vast_shape_without_elements_is_refused():
+    """Found by the test above: an extent of 0 lets every other pass the bound on elements."""
+    entry = {"dtype": "F32", "shape": [0, 2, 2**62], "data_offsets": [0, 0]}
+    with pytest.raises(Invalid, match="too large"):
+        read(framed(json.dumps({"query": entry}).encode()), None)
 
 
 def test_the_shipped_example_is_read_whole():
