@@ -131,13 +131,23 @@ class ResolvedMask(Answer):
     visible_keys: Aggregate | None = Field(None, description="How many keys the rows see.")
 
 
+class RowScale(Answer):
+    """A scale that grows with the logarithm of the visible keys."""
+
+    kind: str
+    base: float
+    default: float = Field(description="The mechanism's, applied at n = base.")
+    min: float = Field(description="The smallest of all rows.")
+    max: float
+
+
 class ResolvedMechanism(Answer):
     """The mechanism with its options as they were applied, its own options among them."""
 
     model_config = ConfigDict(extra="allow")
 
     kind: str
-    scale: float | None = Field(description="Null where logits or weights were given.")
+    scale: float | RowScale | None = Field(description="Null where logits or weights were given.")
     softcap: float | None
     normalizer: str
     qk_norm: str

@@ -20,13 +20,37 @@ QkNorm = Literal["none", "l2", "rms"]
 _FORM = Discriminator(parameters_form)
 
 
+class LogLength(Strict):
+    """The default scale × ln n / ln base, n the row's visible keys: sharper where more compete.
+
+    Keeps the entropy of a row from growing with its length (Chiang and Cholak 2022, arXiv
+    2202.12172; Scalable-Softmax, arXiv 2501.19399). At n = base it is the default.
+    """
+
+    kind: Literal["log_length"]
+    base: Annotated[float, Field(gt=1, le=1e9)] = Field(
+        description="The number of keys at which the default scale is right, that of training."
+    )
+
+
+def _scale_form(value: object) -> str:
+    return "log_length" if isinstance(value, dict | LogLength) else "number"
+
+
+Scale = Annotated[
+    Annotated[float, Tag("number")] | Annotated[LogLength, Tag("log_length")],
+    Discriminator(_scale_form),
+]
+
+
 class MechanismOptions(Strict):
     """What every mechanism takes."""
 
-    scale: float | None = Field(
+    scale: Scale | None = Field(
         None,
         description="Factor on the scores; absent = the mechanism's default, which the answer "
-        "shows. 0 and negative are legal; a temperature t is the default divided by t.",
+        "shows. 0 and negative are legal; a temperature t is the default divided by t. As an "
+        'object {"kind": "log_length", "base": b}: the default × ln n / ln b in a row of n keys.',
     )
     softcap: Annotated[float, Field(ge=1e-6, le=1e9)] | None = Field(
         None, description="c · tanh(logit / c), before bias and masks; absent = none."

@@ -107,8 +107,8 @@ def _second(
     plan: Plan, scored: Scored, mask: ResolvedMask, attended: Attended, runtime: Runtime
 ) -> Revisited:
     second, logits = plan.second, scored.logits
-    if plan.wants_flips and scored.prepared is not None and scored.scale is not None:
-        second = replace(second, flips=Flips(scored.prepared.key, scored.scale))
+    if plan.wants_flips and scored.prepared is not None and logits.scale is not None:
+        second = replace(second, flips=Flips(scored.prepared.key, logits.scale))
     if not second.anything:
         return Revisited()
     if isinstance(plan.request.inputs, WeightInputs):

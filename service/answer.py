@@ -15,6 +15,7 @@ from service.harms import Gradients
 from service.judgement import Verdict
 from service.parameters import given
 from service.report import Analysis
+from service.scales import RowScale, Scale
 from service.theory.panel import Panel, Prediction
 from service.wire.answers import Part
 
@@ -70,7 +71,7 @@ def _mechanism(analysis: Analysis) -> dict[str, Any]:
     written = {
         "kind": request.kind,
         **request.model_dump(exclude={"kind", "parameters"}),
-        "scale": analysis.scale,
+        "scale": _scale(analysis.scale),
     }
     if "kv_heads" in written:
         written["kv_heads"] = analysis.plan.shape.kv_heads
@@ -87,6 +88,14 @@ def _mechanism(analysis: Analysis) -> dict[str, Any]:
     if "score_vector" in extents:
         drawn["hidden_dim"] = extents["score_vector"][0]
     return {**written, "parameters": {**drawn, "shapes": extents}}
+
+
+def _scale(scale: Scale | None) -> float | dict[str, Any] | None:
+    if not isinstance(scale, RowScale):
+        return scale
+    low, high = scale.extremes
+    base, default = scale.base, scale.default
+    return {"kind": "log_length", "base": base, "default": default, "min": low, "max": high}
 
 
 def _shape(analysis: Analysis) -> dict[str, int | None]:

@@ -92,7 +92,7 @@ def _advice(
         remark = plan.mechanism.remark(request, plan.shape, lambda name: _mean(rows.get(name)))
     setting = Setting(
         level=level,
-        scale=scored.scale,
+        scale=scored.scale if isinstance(scored.scale, float) else None,
         default_scale=scored.default_scale,
         default_is_root=_is_root(scored.default_scale, plan.shape.d_k),
         products=plan.mechanism.scores_projected_products(request),

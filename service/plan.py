@@ -70,8 +70,10 @@ class Plan:
     def wanted(self) -> Wanted:
         """What the pass collects."""
         mechanism, mask = self.request.mechanism, self.request.mask
-        moderate = mechanism.scale is None or 1e-6 <= abs(mechanism.scale) <= 1e6
-        # Beyond these scales the logits' squares leave float32, and the scores' would not.
+        scale = mechanism.scale
+        # Beyond these scales the logits' squares leave float32, and the scores' would not; a scale
+        # of each row is 0 where that sees one key.
+        moderate = scale is None or (isinstance(scale, float) and 1e-6 <= abs(scale) <= 1e6)
         follows = mechanism.softcap is None and mask.bias is None and moderate
         needs_scores = self.wants_figures or "theory" in self.include
         return Wanted(

@@ -21,6 +21,7 @@ from service.masks.combined import count_visible
 from service.masks.resolve import ResolvedMask
 from service.operands import Operands
 from service.plan import Plan
+from service.scales import RowScale, Scale
 from service.scored import Scored
 from service.theory.panel import Measured, Panel, compare
 
@@ -66,7 +67,7 @@ class Analysis:
     """Everything that one request asked for; tensors at rank 4, figures in float64."""
 
     plan: Plan
-    scale: float | None
+    scale: Scale | None
     mask: ResolvedMask
     visible_keys: Aggregated
     numerics: Numerics
@@ -94,10 +95,10 @@ def report(
     if row_sums is not None:
         seen = count_visible(CombinedMask(mask.members), plan.shape)
         statistics.visible = torch.where(statistics.visible > 0, seen, 0.0)
-    collected = plan.wanted.score_moments or scored.scale is None
+    scale = None if plan.wanted.score_moments else scored.scale
     rows = Rows.of(
         statistics,
-        scale=None if collected else scored.scale,
+        scale=None if isinstance(scale, RowScale) else scale,
         weighing=plan.normalizer,
         weight_sums=attended.weight_sums.cpu() if attended.weight_sums is not None else None,
         figures={name: figure.cpu() for name, figure in attended.figures.items()},
@@ -127,7 +128,8 @@ def report(
         analysis.counts, analysis.verdict = judge(plan, scored, analysis.rows, again, gradients)
     if "theory" in plan.include:
         measured = _measured(plan, mask, rows)
-        analysis.theory = compare(plan.shape, taken, measured, scored.scale, plan.seeded)
+        factor = scored.scale.factors if isinstance(scored.scale, RowScale) else scored.scale
+        analysis.theory = compare(plan.shape, taken, measured, factor, plan.seeded)
     return analysis
 
 

@@ -15,18 +15,20 @@ from service.mechanisms.given import GivenLogits, GivenWeights
 from service.operands import Operands
 from service.plan import Plan
 from service.runtime import Runtime
+from service.scales import Scale, factor_of, resolve_scale
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
     """Logits and value of the heads, and what is known of them beforehand.
 
-    `prepared` is None where logits or weights are given, `weights` are the learned ones.
+    `prepared` is None where logits or weights are given, `scale` too; `weights` are the learned
+    ones.
     """
 
     logits: Logits
     value: Tensor | None
-    scale: float | None
+    scale: Scale | None
     default_scale: float | None
     nonfinite: int
     prepared: Prepared | None = None
@@ -52,8 +54,10 @@ def score(plan: Plan, taken: Operands, mask: ResolvedMask, runtime: Runtime) -> 
     )
     prepared = member.prepare(mechanism, taken, weights, plan.shape)
     default = member.default_scale(mechanism, plan.shape)
-    scale = default if mechanism.scale is None else mechanism.scale
-    logits = Logits(prepared.scorer, CombinedMask(mask.members), scale, mechanism.softcap)
+    visibility = CombinedMask(mask.members)
+    scale = resolve_scale(mechanism.scale, default, visibility, plan.shape)
+    factor = factor_of(scale, plan.compute_dtype, runtime.device)
+    logits = Logits(prepared.scorer, visibility, factor, mechanism.softcap)
     nonfinite += taken.nonfinite
     return Scored(logits, prepared.value, scale, default, nonfinite, prepared, weights)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from service.attention.blocks import Unit, cut_by_heads, extent, unit_logits
-from service.attention.logits import Logits, Workspace
+from service.attention.logits import Logits, Workspace, at
 from service.attention.normalizing import Weighing, from_preferred
 from service.attention.statistics import RowStatistics
 from service.attention.streaming import Checkpoint
@@ -171,12 +171,13 @@ class _Backward:
     def _slope(self, unit: Unit, seen: Tensor, workspace: Workspace) -> Tensor | float:
         """The derivative of a logit by its score: scale, and 1 − tanh² where softcapped."""
         logits, keys = self.forward.logits, slice(0, self.shape.key_length)
-        scale = 1.0 if logits.scale is None else logits.scale
+        scale = 1.0 if logits.scale is None else at(logits.scale, unit)
         if logits.softcap is None:
             return scale
         scores = workspace.view(1, unit, keys)
         logits.scorer.unit(unit)(keys, scores)
-        slope = scale * (1 - (scores * (scale / logits.softcap)).tanh_().square_())
+        inner = scores * (scale / at(logits.softcap, unit))
+        slope = scale * (1 - inner.tanh_().square_())
         return torch.where(seen, slope, 0.0)
 
     def total_vector(self) -> Tensor | None:

@@ -16,6 +16,17 @@ Returns the scorer's own figures of each score, (figure, heads, queries, keys), 
 """
 
 
+Factor = float | Tensor
+"""One number for all rows, or one for each: (batch, heads, N) in the compute dtype."""
+
+
+def at(factor: Factor, unit: Unit) -> Factor:
+    """The part for a unit: a number, or (heads, queries, 1)."""
+    if isinstance(factor, Tensor):
+        return factor[unit.batch, unit.heads, unit.queries].unsqueeze(-1)
+    return factor
+
+
 class Scorer(Protocol):
     """A mechanism's score function over prepared operands.
 
@@ -50,15 +61,16 @@ class Logits:
 
     scorer: Scorer
     visibility: Visibility
-    scale: float | None
-    softcap: float | None
+    scale: Factor | None
+    softcap: Factor | None
 
     def shape_scores(self, scores: Tensor, unit: Unit, keys: slice) -> Tensor:
         """Turn the scores of a block into logits, in place; hidden keys are not marked yet."""
         if self.scale is not None:
-            scores.mul_(self.scale)
+            scores.mul_(at(self.scale, unit))
         if self.softcap is not None:
-            scores.div_(self.softcap).tanh_().mul_(self.softcap)
+            softcap = at(self.softcap, unit)
+            scores.div_(softcap).tanh_().mul_(softcap)
         bias = self.visibility.bias(unit, keys)
         if bias is not None:
             scores.add_(bias)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from service.attention.blocks import Unit, cut_by_heads, unit_logits
 from service.attention.flips import flip_margin
-from service.attention.logits import Logits, Workspace
+from service.attention.logits import Factor, Logits, Workspace, at
 from service.attention.normalizing import Direct, Weighing
 from service.attention.spectrum import largest_eigenvalue
 from service.attention.statistics import RowStatistics
@@ -24,7 +24,7 @@ class Flips:
     """What flip margins are computed from: keys (batch, kv_heads, M, d) and the scale."""
 
     key: Tensor
-    scale: float
+    scale: Factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,8 @@ class _Revisit:
 
     def _flip_margin(self, block: WholeRows, flips: Flips, unit: Unit) -> Tensor:
         argmax = self.statistics.argmax[unit.batch, unit.heads, unit.queries]
-        return flip_margin(block, argmax, flips.key[unit.batch, unit.kv_heads], flips.scale)
+        key = flips.key[unit.batch, unit.kv_heads]
+        return flip_margin(block, argmax, key, at(flips.scale, unit))
 
     def _small(self, block: WholeRows, threshold: float) -> Tensor:
         if isinstance(self.weighing, Direct):

@@ -91,7 +91,7 @@ def compare(
     shape: Shape,
     taken: Operands,
     measured: Measured,
-    scale: float | None,
+    scale: float | Tensor | None,
     seeded: SeededInputs | None,
 ) -> Panel | None:
     """Predict scores, entropy and Σp², where query and key are given or drawn.
@@ -100,7 +100,7 @@ def compare(
         shape: the resolved extents.
         taken: query (batch, heads, N, d_k) and key (batch, kv_heads, M, d_k).
         measured: figures per row.
-        scale: the factor on the scores.
+        scale: the factor on the scores, one or one a row (batch, heads, N).
         seeded: the draw, whose moments are known; else they are estimated from the tensors.
     """
     query, key, d_k = taken.query, taken.key, shape.d_k
@@ -116,7 +116,7 @@ def compare(
     row = _row_variance(shape, d_k, measured, moments, reason)
     norms = torch.linalg.vector_norm(query.double(), dim=-1).cpu()
     key_std = moments.key_std_by_head.repeat_interleave(shape.group, 1)
-    sigma = abs(scale) * norms * key_std.unsqueeze(-1)
+    sigma = abs(scale * norms * key_std.unsqueeze(-1))
     entropy, squares = _softmax_rows(shape, measured, sigma, reason)
     return Panel(
         moments.assumption,

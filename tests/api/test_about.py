@@ -118,7 +118,7 @@ def literals(model, field):
 async def test_what_is_listed_can_be_asked_for(catalogue):
     """The schema of the request accepts exactly the names of the catalogue."""
     assert literals(Mechanism, "normalizer") == names(catalogue["normalizers"])
-    forms = {"seeded", "given"}
+    forms = {"seeded", "given", "log_length"}
     assert literals(Mechanism, "kind") - forms == names(catalogue["mechanisms"])
     assert literals(IncludeOptions, "name") == names(catalogue["includes"])
     by_name = AttentionRequest.model_json_schema()["properties"]["include"]["anyOf"][0]["items"]
