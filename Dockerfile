@@ -64,6 +64,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     ATTENTION_HOST=0.0.0.0 \
     ATTENTION_PORT=8000
+# matplotlib keeps its list of fonts there; where the root is read-only, /tmp can still be written.
+ENV MPLCONFIGDIR=/tmp/matplotlib
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
