@@ -6,8 +6,9 @@ from service.api.problems import known_problems
 from service.diagnostics import DIAGNOSTICS
 from service.diagnostics.included import INCLUDED
 from service.diagnostics.verdict import HEAD_RULES, REGIMES, RULES_VERSION
+from service.encodings import ENCODINGS
 from service.includes import INCLUDES
-from service.job import ENCODINGS
+from service.laboratory.figures import SWEPT
 from service.limits import UNITS
 from service.masks import MASKS
 from service.mechanisms import MECHANISMS
@@ -69,6 +70,14 @@ def _diagnostics() -> str:
     return table(("name", "meaning", "formula", "unit", "range", "defined for", "source"), rows)
 
 
+def _swept() -> str:
+    rows = [
+        (f"`{f.name}`", f.meaning, f"`{f.formula}`", f.unit, f.range, f.source)
+        for f in SWEPT.values()
+    ]
+    return table(("name", "meaning", "formula", "unit", "range", "source"), rows)
+
+
 def _limits() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
@@ -102,6 +111,8 @@ def reference() -> str:
         "## Diagnostics",
         _SYMBOLS,
         _diagnostics(),
+        "## Figures of sweeps",
+        _swept(),
         f"## Verdict (rules version {RULES_VERSION}, this service's convention)",
         table(("regime of a row", "rule"), regimes),
         f"A head, and the whole over all rows pooled: {HEAD_RULES}.",

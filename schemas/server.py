@@ -68,5 +68,6 @@ class Catalogue(Answer):
     normalizers: list[Entry]
     diagnostics: list[Entry]
     includes: list[Entry]
+    sweeps: list[Entry] = Field(description="Figures that only sweeps have.")
     encodings: list[Entry]
     verdict: list[Entry]

@@ -34,17 +34,7 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
     Raises:
         NonFinite, Invalid, InvalidMask: what only the tensors themselves tell.
     """
-    request, compute = plan.request, plan.request.compute
-    taken = operands.prepare(
-        request.inputs,
-        plan.given_shape,
-        cast=compute.dtype,
-        device=runtime.device,
-        nonfinite=compute.nonfinite,
-    )
-    taken = replace(taken, checkpoint=runtime.checkpoint)
-    mask = resolve(request.mask, plan.shape, MASKS, dtype=plan.compute_dtype, device=runtime.device)
-    scored = score(plan, taken, mask, runtime)
+    taken, mask, scored = set_up(plan, runtime)
     attended = attend(
         scored.logits,
         scored.value,
@@ -61,6 +51,25 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
     _finish(plan, scored, attended)
     row_sums = _restore_weights(plan, taken, attended, masked=mask.members != ())
     return report(plan, taken, mask, scored, attended, again, row_sums, gradients)
+
+
+def set_up(plan: Plan, runtime: Runtime) -> tuple[Operands, ResolvedMask, Scored]:
+    """All that comes before the pass: operands, masks, and the mechanism over them.
+
+    Raises:
+        NonFinite, Invalid, InvalidMask: what only the tensors themselves tell.
+    """
+    request, compute = plan.request, plan.request.compute
+    taken = operands.prepare(
+        request.inputs,
+        plan.given_shape,
+        cast=compute.dtype,
+        device=runtime.device,
+        nonfinite=compute.nonfinite,
+    )
+    taken = replace(taken, checkpoint=runtime.checkpoint)
+    mask = resolve(request.mask, plan.shape, MASKS, dtype=plan.compute_dtype, device=runtime.device)
+    return taken, mask, score(plan, taken, mask, runtime)
 
 
 def _precision(plan: Plan, scored: Scored) -> Precision:

@@ -9,7 +9,16 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.responses import RedirectResponse
 
-from service.api import about, attention, documentation, health, problems
+from service.api import (
+    about,
+    attention,
+    comparisons,
+    documentation,
+    health,
+    problems,
+    softmax,
+    sweeps,
+)
 from service.api.request_id import RequestId
 from service.api.state import State
 from service.engine.engine import Engine
@@ -26,6 +35,7 @@ application/x-safetensors'`. `GET /v1/catalogue` explains every number.
 """
 _TAGS = [
     {"name": "attention", "description": "Run attention and diagnose it."},
+    {"name": "laboratory", "description": "Softmax, sweeps and comparisons: why, and what mends."},
     {"name": "about", "description": "What is on offer, allowed, and running."},
     {"name": "health", "description": "For those who operate it."},
 ]
@@ -57,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": 0},
     )
     app.state.shared = State(settings, engine)
-    for room in (attention, about, health):
+    for room in (attention, softmax, sweeps, comparisons, about, health):
         app.include_router(room.router)
     app.add_api_route("/", _to_the_docs, include_in_schema=False)
     app.add_middleware(RequestId)

@@ -1,6 +1,7 @@
 """What an analysis would cost, from its shapes alone: compared with the limits before any work."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from service.attention.blocks import unit_logits
@@ -8,9 +9,8 @@ from service.attention.normalizing import Direct
 from service.attention.statistics import RowStatistics
 from service.attention.streaming import key_block
 from service.diagnostics import DIAGNOSTICS
-from service.limits import within
+from service.limits import Need
 from service.plan import Plan
-from service.settings import Settings
 
 _STATISTICS = len(RowStatistics.__slots__)
 # Measured per row: statistics and diagnostics hold 117 float64 numbers at a time, and keep 24.
@@ -24,6 +24,7 @@ _CHARACTER_BYTES = 7
 _MOST_ENTRIES = 40
 _FIXED_BYTES = 4 * 2**20
 _MOST_FIGURES = len(DIAGNOSTICS) + 8
+_ADVICE = "Leave out weights, logits and scores, or split the request."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,15 @@ class Estimate:
     def peak_bytes(self) -> int:
         """Bytes held at the peak; the writer holds an answer in pieces and in a growing buffer."""
         return self.working_bytes + 3 * self.answer_bytes
+
+    @property
+    def needs(self) -> list[Need]:
+        """What the limits are compared with."""
+        return [
+            Need("max_flops", self.flops, "the analysis, in floating-point operations"),
+            Need("max_peak_bytes", self.peak_bytes, "the analysis, in bytes of memory", _ADVICE),
+            Need("max_answer_bytes", self.answer_bytes, "the answer, in bytes", _ADVICE),
+        ]
 
     def __add__(self, other: "Estimate") -> "Estimate":
         """Two analyses one after the other: what the first keeps is there during the second."""
@@ -72,24 +82,13 @@ def text_bytes(text: str) -> int:
     return 4 + _CHARACTER_BYTES * len(text)
 
 
-def check(total: Estimate, settings: Settings) -> None:
-    """Compare with the limits.
-
-    Raises:
-        LimitExceeded: the first limit that is exceeded.
-    """
-    advice = "Leave out weights, logits and scores, or split the request."
-    within(settings, "max_flops", total.flops, "the analysis, in floating-point operations")
-    within(settings, "max_peak_bytes", total.peak_bytes, "the analysis, in bytes of memory", advice)
-    within(settings, "max_answer_bytes", total.answer_bytes, "the answer, in bytes", advice)
+def needs(plans: Iterable[Plan], total: Estimate) -> list[Need]:
+    """Everything that is compared with a limit, in the order it is looked at."""
+    return [*(need for plan in plans for need in element_needs(plan)), *total.needs]
 
 
-def check_elements(plan: Plan, settings: Settings) -> None:
-    """Compare every tensor of the request with the limit on elements.
-
-    Raises:
-        LimitExceeded: the first tensor that is too large.
-    """
+def element_needs(plan: Plan) -> list[Need]:
+    """Every tensor of the request, in elements."""
     given, shape = plan.given_shape, plan.shape
     tensors = {
         "query": given.rows * (given.d_q or 0),
@@ -101,8 +100,7 @@ def check_elements(plan: Plan, settings: Settings) -> None:
     }
     if plan.wanted.matrices or not plan.scored:
         tensors["weights"] = shape.logits
-    for name, elements in tensors.items():
-        within(settings, "max_elements", elements, f"{name}, in elements")
+    return [Need("max_elements", n, f"{name}, in elements") for name, n in tensors.items()]
 
 
 def _flops(plan: Plan) -> int:

@@ -12,7 +12,9 @@ from schemas.attention import AttentionRequest
 from service.analysis import analyse
 from service.answer import part
 from service.attention.workers import Workers
-from service.estimate import Estimate, check, check_elements, estimate, text_bytes
+from service.encodings import JSON, SAFETENSORS
+from service.estimate import Estimate, estimate, needs, text_bytes
+from service.limits import Need, check
 from service.plan import Plan, plan
 from service.ranking import rank
 from service.report import Analysis
@@ -20,16 +22,8 @@ from service.runtime import Runtime
 from service.settings import Settings
 from service.wire import json_answer, json_call, safetensors_answer, safetensors_call
 from service.wire.answers import Answer
-from service.wire.calls import Call
+from service.wire.calls import Call, Request
 from service.wire.validation import blaming
-
-JSON = "application/json"
-SAFETENSORS = "application/x-safetensors"
-ENCODINGS = {
-    JSON: "Tensors as nested lists, flat data with a shape, or base64; NaN and infinity are null.",
-    SAFETENSORS: "Tensors by name in a safetensors file, the rest as JSON in its metadata "
-    "(request, response); exact, and the only way in for large tensors and for groups.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +35,36 @@ class Job:
     estimate: Estimate
     accept: str
 
+    @property
+    def needs(self) -> list[Need]:
+        """What is compared with the limits."""
+        return needs((member for _, member in self.plans), self.estimate)
+
+
+def weigh(
+    body: bytearray,
+    *,
+    encoding: str,
+    accept: str,
+    request: str | None,
+    settings: Settings,
+    threads: int,
+    include: list[str] | None = None,
+) -> Job:
+    """Decode, validate, plan, and estimate the cost; `include` replaces what is asked for.
+
+    Raises:
+        ServiceError: whatever is wrong with the call.
+    """
+    call = decode(AttentionRequest, body, encoding, request, settings)
+    wanted = {} if include is None else {"include": include}
+    plans = tuple((n, planned(n, asked.model_copy(update=wanted))) for n, asked in call.requests)
+    costs = [
+        estimate(member, threads=threads, json=accept == JSON, name=name) for name, member in plans
+    ]
+    listed = Estimate(0, 0, 0, sum(map(text_bytes, call.ignored)))
+    return Job(call, plans, reduce(add, costs, listed), accept)
+
 
 def prepare(
     body: bytearray,
@@ -50,29 +74,41 @@ def prepare(
     request: str | None,
     settings: Settings,
     threads: int,
+    include: list[str] | None = None,
 ) -> Job:
-    """Decode, validate, plan, and compare the estimated cost with the limits.
+    """As `weigh`, and compare the estimated cost with the limits.
 
     Raises:
-        ServiceError: whatever is wrong with the call.
+        ServiceError: whatever is wrong with the call; LimitExceeded for the first limit it exceeds.
+    """
+    job = weigh(
+        body,
+        encoding=encoding,
+        accept=accept,
+        request=request,
+        settings=settings,
+        threads=threads,
+        include=include,
+    )
+    check(job.needs, settings)
+    return job
+
+
+def decode(
+    model: type[Request], body: bytearray, encoding: str, request: str | None, settings: Settings
+) -> Call[Request]:
+    """Read a call in whatever encoding it came.
+
+    Raises:
+        Malformed, Invalid, UnknownEntry, LimitExceeded: whatever is wrong with it.
     """
     if encoding == SAFETENSORS:
-        call = safetensors_call.decode(AttentionRequest, body, settings, request)
-    else:
-        call = json_call.decode(AttentionRequest, body, settings)
-    plans = tuple((name, _plan(name, request)) for name, request in call.requests)
-    for _, member in plans:
-        check_elements(member, settings)
-    costs = [
-        estimate(member, threads=threads, json=accept == JSON, name=name) for name, member in plans
-    ]
-    listed = Estimate(0, 0, 0, sum(map(text_bytes, call.ignored)))
-    total = reduce(add, costs, listed)
-    check(total, settings)
-    return Job(call, plans, total, accept)
+        return safetensors_call.decode(model, body, settings, request)
+    return json_call.decode(model, body, settings)
 
 
-def _plan(name: str | None, request: AttentionRequest) -> Plan:
+def planned(name: str | None, request: AttentionRequest) -> Plan:
+    """Plan one group; what is wrong with it is said of it."""
     with blaming(name):
         return plan(request)
 

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
         2 * 10**12, ge=1, description="Estimated floating-point operations of an analysis."
     )
     max_groups: int = Field(256, ge=1, description="Groups in one safetensors file.")
+    max_sweep_points: int = Field(256, ge=1, description="Points in the grid of one sweep.")
     max_in_flight_bytes: int = Field(
         2048 * MIB, ge=1, description="Estimated memory of all requests being served together."
     )

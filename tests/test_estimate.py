@@ -12,10 +12,12 @@ from torch.profiler import ProfilerActivity, profile
 from schemas.attention import AttentionRequest
 from service import estimate as module
 from service.attention.workers import Workers
+from service.encodings import JSON, SAFETENSORS
 from service.errors import LimitExceeded
-from service.estimate import Estimate, check, estimate
+from service.estimate import Estimate, estimate
 from service.includes import INCLUDES
-from service.job import JSON, SAFETENSORS, prepare, run, write
+from service.job import prepare, run, write
+from service.limits import check
 from service.plan import plan
 from service.settings import Settings
 from tests.builders import normal
@@ -251,7 +253,8 @@ import json
 from pathlib import Path
 import torch
 from service.attention.workers import Workers
-from service.job import JSON, SAFETENSORS, prepare, run, write
+from service.encodings import JSON, SAFETENSORS
+from service.job import prepare, run, write
 from service.settings import Settings
 
 def once(document):
@@ -292,7 +295,7 @@ def test_a_refusal_costs_nothing_however_many_rows_are_asked_for():
     try:
         cost = estimate(planned, threads=2, json=True)
         with pytest.raises(LimitExceeded):
-            check(cost, Settings())
+            check(cost.needs, Settings())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

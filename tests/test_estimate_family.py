@@ -6,9 +6,11 @@ import pytest
 from schemas.attention import AttentionRequest
 from service import estimate as module
 from service.attention import blocks
+from service.encodings import SAFETENSORS
 from service.errors import LimitExceeded
-from service.estimate import check, check_elements, estimate
-from service.job import SAFETENSORS, write
+from service.estimate import estimate, needs
+from service.job import write
+from service.limits import check
 from service.mechanisms import MECHANISMS
 from service.normalizers import NORMALIZERS
 from service.plan import plan
@@ -122,8 +124,7 @@ HUGE = {
 def admit(request):
     """What comes before the work."""
     planned = plan(request)
-    check_elements(planned, Settings())
-    check(estimate(planned, threads=2, json=True), Settings())
+    check(needs([planned], estimate(planned, threads=2, json=True)), Settings())
 
 
 @pytest.mark.parametrize("include", [[], HARMS], ids=["nothing", "harms"])

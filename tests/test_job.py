@@ -10,9 +10,10 @@ from safetensors.torch import load
 
 from schemas.attention import AttentionAnswer
 from service.attention.workers import Workers
+from service.encodings import JSON, SAFETENSORS
 from service.errors import ServiceError
 from service.includes import INCLUDES
-from service.job import JSON, SAFETENSORS, prepare, run, write
+from service.job import prepare, run, write
 from service.settings import Settings
 from tests.files import header_of
 

@@ -15,9 +15,10 @@ from service.api.state import state_of
 from service.diagnostics import DIAGNOSTICS, Diagnostic
 from service.diagnostics.included import INCLUDED, IncludedFigure
 from service.diagnostics.verdict import HEAD_RULES, REGIMES, RULES_VERSION
+from service.encodings import ENCODINGS
 from service.engine.devices import available, resolve
 from service.includes import INCLUDES
-from service.job import ENCODINGS
+from service.laboratory.figures import SWEPT, SweepFigure
 from service.limits import UNITS
 from service.masks import MASKS
 from service.mechanisms import MECHANISMS
@@ -38,7 +39,7 @@ def _normalizer(member: Normalizer) -> Entry:
     )
 
 
-def _figure(figure: Diagnostic | IncludedFigure) -> Entry:
+def _figure(figure: Diagnostic | IncludedFigure | SweepFigure) -> Entry:
     return Entry(
         name=figure.name,
         meaning=figure.meaning,
@@ -46,7 +47,7 @@ def _figure(figure: Diagnostic | IncludedFigure) -> Entry:
         unit=figure.unit,
         range=figure.range,
         source=figure.source,
-        domain=figure.domain,
+        domain=None if isinstance(figure, SweepFigure) else figure.domain,
     )
 
 
@@ -74,6 +75,7 @@ async def get_catalogue() -> Catalogue:
         normalizers=[_normalizer(n) for n in NORMALIZERS.values()],
         diagnostics=[*map(_figure, DIAGNOSTICS.values()), *map(_figure, INCLUDED.values())],
         includes=_entries(INCLUDES),
+        sweeps=[*map(_figure, SWEPT.values())],
         encodings=_entries(ENCODINGS),
         verdict=_verdict(),
     )

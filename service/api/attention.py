@@ -1,29 +1,37 @@
 """POST /v1/attention."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-import torch
+import orjson
 from fastapi import APIRouter, Query, Request, Response
 
 from schemas.attention import AttentionAnswer, GroupedAnswer
+from schemas.estimates import EstimateAnswer
+from service import gallery
 from service.api import examples
-from service.api.bodies import read_body, reserved_bytes
-from service.api.documentation import problems, request_body
+from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.mechanism_pages import described_attention
-from service.api.negotiation import (
-    answer_encoding,
-    body_encoding,
-    refuse_unknown_parameters,
-)
-from service.api.request_id import request_id
+from service.api.negotiation import answer_encoding, refuse_unknown_parameters
+from service.api.receiving import common, received
 from service.api.state import State, state_of
+from service.api.viewing import BATCH, HEAD, THEME, Batch, Head, Theme, drawn, view_of
+from service.encodings import JSON, PNG, SAFETENSORS, SVG
 from service.engine.devices import resolve
-from service.errors import Invalid
-from service.job import JSON, SAFETENSORS, Job, prepare, run, write
+from service.job import Job, prepare, run, weigh, write
+from service.limits import bounded, compared
+from service.settings import Settings
 
 router = APIRouter(tags=["attention"])
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+OFFERED = (JSON, SAFETENSORS, PNG, SVG)
+RequestParameter = Annotated[
+    str | None,
+    Query(
+        description="For a safetensors body posted as it lies: the rest of the request as JSON. It "
+        "wins over the file's metadata entry `request`.",
+        examples=['{"ignore_unknown": true}'],
+    ),
+]
 
 
 @router.post(
@@ -39,7 +47,9 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
             "description": "The analysis; for a file of groups, one for each and a ranking.",
             "content": {
                 JSON: {"examples": examples.attention_answers()},
-                SAFETENSORS: _BINARY,
+                SAFETENSORS: BINARY,
+                PNG: BINARY,
+                SVG: TEXT,
             },
         },
         **problems(400, 406, 408, 413, 415, 422, 429, 500, 503, 504),
@@ -47,51 +57,101 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 )
 async def analyse_attention(
     http: Request,
-    request: Annotated[
-        str | None,
-        Query(
-            description="For a safetensors body posted as it lies: the rest of the request as "
-            "JSON. It wins over the file's metadata entry `request`.",
-            examples=['{"ignore_unknown": true}'],
-        ),
-    ] = None,
+    request: RequestParameter = None,
+    batch: Batch = None,
+    head: Head = None,
+    theme: Theme = "light",
 ) -> Response:
     """Answer one call; what the docs page says of it is made from the tables."""
     state = state_of(http)
-    refuse_unknown_parameters(http, {"request"})
-    encoding, accept = body_encoding(http.headers), answer_encoding(http.headers)
-    if request is not None and encoding == JSON:
-        raise Invalid(
-            "the query parameter request goes with a safetensors body; a JSON body is the request",
-            pointer="/request",
-        )
-    reserved = reserved_bytes(http, encoding, state.settings)
-    with state.engine.admission.hold(reserved):
-        body = await read_body(http, encoding, state.settings)
+    refuse_unknown_parameters(http, {"request", BATCH, HEAD, THEME})
+    accept = answer_encoding(http.headers, OFFERED)
+    view = view_of(http, accept, gallery.View(batch, head, theme, accept))
+    async with received(http, request=request) as given:
         job = await state.engine.code(
-            lambda: prepare(
-                body,
-                encoding=encoding,
+            lambda: _prepare(
+                given.body,
+                encoding=given.encoding,
+                accept=accept,
+                request=request,
+                settings=state.settings,
+                threads=state.engine.threads,
+                view=view,
+            )
+        )
+        with state.engine.admission.hold(job.estimate.peak_bytes, own=given.reserved):
+            return await _answer(state, job, http, view, given.reserved)
+
+
+def _prepare(body: bytearray, *, view: gallery.View | None, **options: Any) -> Job:
+    job = prepare(body, include=None if view is None else gallery.INCLUDE, **options)
+    if view is not None:
+        view.check(plan.shape for _, plan in job.plans)
+    return job
+
+
+async def _answer(
+    state: State, job: Job, http: Request, view: gallery.View | None, reserved: int
+) -> Response:
+    engine = state.engine
+    device = resolve(job.call.options.compute.device)
+    timed = await engine.compute(lambda checkpoint: run(job, device, engine.workers, checkpoint))
+    if view is not None:
+        own = reserved + job.estimate.peak_bytes
+        return await drawn(state, view, lambda: gallery.attention(timed.result, view), own=own)
+    said = common(http, device, timed)
+    content = await engine.code(lambda: write(job, timed.result, said))
+    return Response(content, media_type=job.accept)
+
+
+@router.post(
+    "/v1/attention/estimate",
+    summary="What a request would cost",
+    response_class=Response,
+    response_model=None,
+    openapi_extra=request_body("AttentionRequest", examples.ESTIMATES, binary=SAFETENSORS),
+    responses={
+        200: {"model": EstimateAnswer, "description": "Upper bounds, and the limits in force."},
+        **problems(400, 406, 408, 413, 415, 422, 429, 500, 503),
+    },
+)
+async def estimate_attention(
+    http: Request,
+    request: RequestParameter = None,
+    accept: Annotated[
+        Literal["application/json", "application/x-safetensors"],
+        Query(description="The encoding of the answer whose bytes are estimated."),
+    ] = "application/json",
+) -> Response:
+    """The body of POST /v1/attention, weighed and not computed: operations, memory and answer from
+    the shapes alone, whether they are admitted, and each need beside its limit. A body that is not
+    valid is refused as there.
+    """  # noqa: D205 - shown on the docs page
+    state = state_of(http)
+    refuse_unknown_parameters(http, {"request", "accept"})
+    answer_encoding(http.headers, (JSON,))
+    async with received(http, request=request) as given:
+        job = await state.engine.code(
+            lambda: weigh(
+                given.body,
+                encoding=given.encoding,
                 accept=accept,
                 request=request,
                 settings=state.settings,
                 threads=state.engine.threads,
             )
         )
-        with state.engine.admission.hold(job.estimate.peak_bytes, own=reserved):
-            return await _answer(state, job, request_id(http.scope))
+    return Response(orjson.dumps(_estimated(job, state.settings)), media_type=JSON)
 
 
-async def _answer(state: State, job: Job, identity: str) -> Response:
-    engine = state.engine
-    device = resolve(job.call.options.compute.device)
-    timed = await engine.compute(lambda checkpoint: run(job, device, engine.workers, checkpoint))
-    common = {
-        "device": str(device),
-        "torch": torch.__version__.partition("+")[0],
-        "timing_ms": {"queue": round(timed.queue_ms, 3), "compute": round(timed.compute_ms, 3)},
-        "batch_size": 1,
-        "request_id": identity,
+def _estimated(job: Job, settings: Settings) -> dict[str, object]:
+    """Whatever is needed, beside what is allowed; integers past 64 bits are written as such."""
+    limits = compared(job.needs, settings)
+    cost = job.estimate
+    return {
+        "flops": bounded(cost.flops),
+        "peak_bytes": bounded(cost.peak_bytes),
+        "answer_bytes": bounded(cost.answer_bytes),
+        "admitted": all(limit["needed"] <= limit["allowed"] for limit in limits.values()),
+        "limits": limits,
     }
-    content = await engine.code(lambda: write(job, timed.result, common))
-    return Response(content, media_type=job.accept)

@@ -4,8 +4,8 @@ import asyncio
 
 from starlette.requests import Request
 
+from service.encodings import JSON, SAFETENSORS
 from service.errors import BodyTimeout, Malformed, UnsupportedMedia
-from service.job import JSON, SAFETENSORS
 from service.limits import within
 from service.settings import Settings
 from service.wire.documents import ADVICE

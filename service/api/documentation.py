@@ -7,11 +7,17 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from schemas.attention import AttentionRequest
+from schemas.comparisons import ComparisonRequest
 from schemas.problems import Problem
+from schemas.softmax import SoftmaxRequest
+from schemas.sweeps import SweepLine, SweepRequest
 from service.api.problems import MEDIA_TYPE
-from service.job import JSON
+from service.encodings import JSON
 
+_REQUESTS = (AttentionRequest, SoftmaxRequest, SweepRequest, ComparisonRequest)
 _REF = "#/components/schemas/{model}"
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+TEXT = {"schema": {"type": "string"}}
 _MEANINGS = {
     400: "The body cannot be read as its encoding.",
     404: "There is no such resource.",
@@ -47,7 +53,7 @@ def request_body(
         JSON: {"schema": {"$ref": _REF.format(model=model)}, "examples": examples}
     }
     if binary is not None:
-        content[binary] = {"schema": {"type": "string", "format": "binary"}}
+        content[binary] = BINARY
     return {"requestBody": {"required": False, "content": content}}
 
 
@@ -75,7 +81,9 @@ def install(app: FastAPI) -> None:
 
 def _components() -> dict[str, Any]:
     _, schema = models_json_schema(
-        [(AttentionRequest, "validation"), (Problem, "serialization")], ref_template=_REF
+        [(model, "validation") for model in _REQUESTS]
+        + [(Problem, "serialization"), (SweepLine, "serialization")],
+        ref_template=_REF,
     )
     definitions: dict[str, Any] = schema["$defs"]
     return definitions

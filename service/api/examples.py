@@ -162,6 +162,128 @@ ATTENTION: dict[str, dict[str, Any]] = {
 }
 
 
+ESTIMATES: dict[str, dict[str, Any]] = {
+    "terabytes": {
+        "summary": "Sixty bytes that ask for terabytes",
+        "description": "Not admitted: the weights alone would be 4 TiB. Nothing is allocated.",
+        "value": {
+            "inputs": {"kind": "seeded", "query_length": 2**20},
+            "include": ["weights"],
+        },
+    },
+    "streamed": {
+        "summary": "The same without the weights, a little shorter",
+        "description": "32,768 queries on 32,768 keys: some 100 MiB, half a tera-operation.",
+        "value": {
+            "inputs": {"kind": "seeded", "query_length": 2**15},
+            "include": ["output", "diagnostics"],
+        },
+    },
+}
+
+SOFTMAX: dict[str, dict[str, Any]] = {
+    "three_rows": {
+        "summary": "Even, sharp and saturated",
+        "description": "The same order of keys, ten times and a hundred times as far apart: the "
+        "Jacobian's trace falls from 0.66 to 0.",
+        "value": {
+            "logits": [[0.3, 0.2, 0.1], [3, 2, 1], [30, 20, 10]],
+            "jacobian": True,
+        },
+    },
+    "hidden_key": {
+        "summary": "One row, one key hidden",
+        "description": "null is minus infinity: no weight, no gradient, in no figure.",
+        "value": {"logits": [2.0, 1.0, None, 0.5], "jacobian": True},
+    },
+}
+
+SWEEPS: dict[str, dict[str, Any]] = {
+    "classic": {
+        "summary": "Why attention divides by sqrt(d_k): the classic table",
+        "description": "d_k from 1 to 4096, with and without the scale: 128 keys, 64 queries, 8 "
+        "repeats. For the picture choose image/png or image/svg+xml below.",
+        "value": {},
+    },
+    "longer": {
+        "summary": "The same dimension, more and more keys",
+        "description": "At d_k 64 and the usual scale a row stays diffuse however many keys "
+        "compete.",
+        "value": {
+            "d_k": [64],
+            "key_length": [2, 8, 32, 128, 512, 2048],
+            "query_length": 16,
+            "repeats": 4,
+        },
+    },
+    "quick": {
+        "summary": "Three dimensions, a scale of your own",
+        "description": "Numbers are scales too; 1/d_k is that of maximal update parametrisation "
+        "(arXiv 2203.03466).",
+        "value": {"d_k": [16, 64, 256], "scale": ["1/d_k", 0.5], "repeats": 2, "include": []},
+    },
+}
+
+COMPARISONS: dict[str, dict[str, Any]] = {
+    "unscaled": {
+        "summary": "Scaled against unscaled, and what mends the unscaled",
+        "description": "The baseline is the first variant; the recommendation is for it: the "
+        "mildest temperature, softcap and QK-clip that leave every head at most 10 % saturated "
+        "rows.",
+        "value": {
+            "inputs": {"kind": "seeded", "heads": 4, "query_length": 32, "d_k": 128},
+            "variants": [
+                {"label": "unscaled", "mechanism": {"kind": "scaled_dot_product", "scale": 1}},
+                {"label": "scaled"},
+                {
+                    "label": "unscaled, softcap 5",
+                    "mechanism": {"kind": "scaled_dot_product", "scale": 1, "softcap": 5},
+                },
+                {
+                    "label": "QK-norm",
+                    "mechanism": {"kind": "scaled_dot_product", "qk_norm": "rms"},
+                },
+            ],
+            "target": {"saturated_share_max": 0.1},
+        },
+    },
+    "normalizers": {
+        "summary": "Normalisers and mechanisms on the same inputs",
+        "description": "Entropies and max weights beside one another, and how far the output moves "
+        "from that of softmax.",
+        "value": {
+            "inputs": {"kind": "seeded", "heads": 2, "query_length": 16, "d_k": 32},
+            "mask": {"causal": "upper_left"},
+            "variants": [
+                {"label": "softmax"},
+                {
+                    "label": "sparsemax",
+                    "mechanism": {"kind": "scaled_dot_product", "normalizer": "sparsemax"},
+                },
+                {
+                    "label": "log length",
+                    "mechanism": {
+                        "kind": "scaled_dot_product",
+                        "scale": {"kind": "log_length", "base": 16},
+                    },
+                },
+                {"label": "additive", "mechanism": {"kind": "additive"}},
+            ],
+        },
+    },
+}
+
+
+BY_PATH = {
+    "/v1/attention": ATTENTION,
+    "/v1/attention/estimate": ESTIMATES,
+    "/v1/softmax": SOFTMAX,
+    "/v1/sweeps": SWEEPS,
+    "/v1/comparisons": COMPARISONS,
+}
+"""The examples of every operation with a body."""
+
+
 def attention_answers() -> dict[str, dict[str, Any]]:
     """Answers to some of the examples, as the service gave them."""
     text = files("service.api").joinpath("example_answers.json").read_text(encoding="utf-8")

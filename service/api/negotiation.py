@@ -1,17 +1,19 @@
 """Which encoding a body has, and which one an answer gets."""
 
+from collections.abc import Sequence
+
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from service.encodings import JSON
 from service.errors import Invalid, NotAcceptable, UnsupportedMedia
-from service.job import ENCODINGS, JSON, SAFETENSORS
 
 _CURL_DEFAULT = "application/x-www-form-urlencoded"
 _MOST_RANGES = 32
 
 
-def body_encoding(headers: Headers) -> str:
-    """The encoding the body claims; none is taken for JSON.
+def body_encoding(headers: Headers, accepted: Sequence[str]) -> str:
+    """The encoding the body claims, of those accepted here; none is taken for JSON.
 
     Raises:
         UnsupportedMedia: an encoding that is not read here.
@@ -19,25 +21,25 @@ def body_encoding(headers: Headers) -> str:
     media_type = headers.get("content-type", JSON).partition(";")[0].strip().lower() or JSON
     if media_type == JSON or media_type.endswith("+json"):
         return JSON
-    if media_type == SAFETENSORS:
-        return SAFETENSORS
+    if media_type in accepted:
+        return media_type
     hint = ""
     if media_type == _CURL_DEFAULT:
         hint = "; curl sends this type unless -H 'Content-Type: …' names another"
-    raise UnsupportedMedia(f"expected Content-Type {' or '.join(ENCODINGS)}{hint}")
+    raise UnsupportedMedia(f"expected Content-Type {' or '.join(accepted)}{hint}")
 
 
-def answer_encoding(headers: Headers) -> str:
-    """The encoding the caller likes best; JSON where it does not care.
+def answer_encoding(headers: Headers, offered: Sequence[str]) -> str:
+    """The encoding the caller likes best, the first of those offered where it does not care.
 
     Raises:
         NotAcceptable: none of those written here is acceptable.
     """
     given = headers.get("accept", "*/*")
-    liked = {name: _liking(name, given) for name in ENCODINGS}
+    liked = {name: _liking(name, given) for name in offered}
     best = max(liked, key=lambda name: liked[name])
     if liked[best] <= 0:
-        raise NotAcceptable(f"answers are written as {' or '.join(ENCODINGS)}")
+        raise NotAcceptable(f"answers are written as {' or '.join(offered)}")
     return best
 
 

@@ -12,14 +12,13 @@ from starlette.responses import Response
 
 from service import errors
 from service.api.request_id import HEADER, request_id
+from service.limits import bounded
 from service.wire.validation import MOST_FAULTS, pointer
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = "1"
 _MOST_CHARACTERS = 1_000
 _PATH_LENGTH = 256
-# orjson writes no larger one; a product of extents can be. The detail has all its digits.
-_LARGEST_INTEGER = 2**63 - 1
 
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.Malformed: 400,
@@ -78,8 +77,33 @@ def problem(
     **members: int | str,
 ) -> Response:
     """The response for one error; `members` are further fields of the problem."""
+    body = _document(request, status, slug, title, detail, faults, **members)
+    sent = {HEADER: request_id(request.scope), **(headers or {})}
+    return Response(orjson.dumps(body), status, sent, media_type=MEDIA_TYPE)
+
+
+def problem_of(request: Request, error: errors.ServiceError) -> dict[str, Any]:
+    """The document of an error, for an answer whose status has been sent."""
+    faults = error.faults if isinstance(error, errors.Invalid) else ()
+    members: dict[str, int | str] = {}
+    if isinstance(error, errors.LimitExceeded):
+        needed = bounded(error.needed)
+        members = {"limit": error.setting, "allowed": error.allowed, "needed": needed}
+    status = STATUS[type(error)]
+    return _document(request, status, error.slug, error.title, error.detail, faults, **members)
+
+
+def _document(
+    request: Request,
+    status: int,
+    slug: str,
+    title: str,
+    detail: str,
+    faults: tuple[errors.Fault, ...],
+    **members: int | str,
+) -> dict[str, Any]:
     detail = _bounded(detail)
-    body: dict[str, Any] = {
+    return {
         "type": f"/problems/{slug}",
         "title": title,
         "status": status,
@@ -96,8 +120,6 @@ def problem(
         "error": detail,
         **members,
     }
-    sent = {HEADER: request_id(request.scope), **(headers or {})}
-    return Response(orjson.dumps(body), status, sent, media_type=MEDIA_TYPE)
 
 
 def _bounded(text: str, most: int = _MOST_CHARACTERS) -> str:
@@ -109,17 +131,11 @@ def _bounded(text: str, most: int = _MOST_CHARACTERS) -> str:
 def _on_service_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, errors.ServiceError):
         raise TypeError
-    status = STATUS[type(error)]
-    faults = error.faults if isinstance(error, errors.Invalid) else ()
-    members: dict[str, int | str] = {}
-    if isinstance(error, errors.LimitExceeded):
-        needed = min(error.needed, _LARGEST_INTEGER)
-        members = {"limit": error.setting, "allowed": error.allowed, "needed": needed}
-    headers = {"Retry-After": RETRY_AFTER_S} if status in (429, 503) else None
-    return problem(
-        request, status, error.slug, error.title, error.detail,
-        faults=faults, headers=headers, **members,
-    )  # fmt: skip
+    body = problem_of(request, error)
+    sent = {HEADER: request_id(request.scope)}
+    if body["status"] in (429, 503):
+        sent["Retry-After"] = RETRY_AFTER_S
+    return Response(orjson.dumps(body), body["status"], sent, media_type=MEDIA_TYPE)
 
 
 def _on_validation_error(request: Request, error: Exception) -> Response:

@@ -1,8 +1,9 @@
-"""Two kinds of threads beside the event loop: one that computes, a few that parse and write."""
+"""Threads beside the event loop: one that computes, one that draws, a few that parse and write."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 from time import monotonic
@@ -17,13 +18,15 @@ from service.errors import DeadlineExceeded, Draining
 from service.settings import Settings
 
 Result = TypeVar("Result")
+Work = Callable[[Callable[[], None]], Result]
+"""What computes; it is handed its checkpoint."""
 
 
 class Ticket:
     """How computing work learns that nobody waits for it any more."""
 
     def __init__(self, deadline: float, setting: str) -> None:
-        self._deadline, self._setting = deadline, setting
+        self.deadline, self._setting = deadline, setting
         self._dropped = Event()
 
     def drop(self) -> None:
@@ -36,7 +39,7 @@ class Ticket:
         Raises:
             DeadlineExceeded: the deadline has passed, or the caller is gone.
         """
-        if self._dropped.is_set() or monotonic() > self._deadline:
+        if self._dropped.is_set() or monotonic() > self.deadline:
             raise self.expired()
 
     def expired(self) -> DeadlineExceeded:
@@ -71,6 +74,7 @@ class Engine:
         self._coding = ThreadPoolExecutor(
             2, "coding", initializer=torch.set_num_threads, initargs=(1,)
         )
+        self._drawing = ThreadPoolExecutor(1, "drawing")
         self.ready = True
 
     def stop(self) -> None:
@@ -78,6 +82,7 @@ class Engine:
         self.ready = False
         self._computing.shutdown(cancel_futures=True)
         self._coding.shutdown(cancel_futures=True)
+        self._drawing.shutdown(cancel_futures=True)
         self.workers.close()
 
     def _refuse_unless_ready(self) -> None:
@@ -93,7 +98,16 @@ class Engine:
         self._refuse_unless_ready()
         return await asyncio.get_running_loop().run_in_executor(self._coding, work)
 
-    async def compute(self, work: Callable[[Callable[[], None]], Result]) -> Timed[Result]:
+    async def draw(self, work: Callable[[], Result]) -> Result:
+        """Draw a picture on the one thread that does: text is laid out by one at a time.
+
+        Raises:
+            Draining: the service is starting or stopping.
+        """
+        self._refuse_unless_ready()
+        return await asyncio.get_running_loop().run_in_executor(self._drawing, work)
+
+    async def compute(self, work: Work[Result]) -> Timed[Result]:
         """Run an analysis on the compute thread; it is handed its checkpoint.
 
         Raises:
@@ -101,9 +115,34 @@ class Engine:
             Draining: the service is stopping.
             DeadlineExceeded: it did not end in time.
         """
-        self._refuse_unless_ready()
+        with self.series() as series:
+            return await series.compute(work)
+
+    @contextmanager
+    def series(self) -> Iterator["Series"]:
+        """Many computations of one request: one place in the queue, one deadline for all.
+
+        Between two of them the device is free for others.
+
+        Raises:
+            Busy: the queue is full.
+        """
         limit = self._settings.deadline_s
         ticket = Ticket(monotonic() + limit, self._settings.name_of("deadline_s"))
+        with self.admission.place():
+            try:
+                yield Series(self, ticket)
+            finally:
+                ticket.drop()
+
+    async def run(self, ticket: Ticket, work: Work[Result]) -> Timed[Result]:
+        """One computation of a series.
+
+        Raises:
+            Draining: the service is stopping.
+            DeadlineExceeded: it did not end in time.
+        """
+        self._refuse_unless_ready()
         queued = monotonic()
 
         def run() -> Timed[Result]:
@@ -112,11 +151,19 @@ class Engine:
             result = work(ticket.checkpoint)
             return Timed(result, (began - queued) * 1e3, (monotonic() - began) * 1e3)
 
-        with self.admission.place():
-            future = asyncio.get_running_loop().run_in_executor(self._computing, run)
-            try:
-                return await asyncio.wait_for(future, limit)
-            except TimeoutError:
-                raise ticket.expired() from None
-            finally:
-                ticket.drop()
+        future = asyncio.get_running_loop().run_in_executor(self._computing, run)
+        try:
+            return await asyncio.wait_for(future, max(0.0, ticket.deadline - queued))
+        except TimeoutError:
+            raise ticket.expired() from None
+
+
+class Series:
+    """The computations of one request."""
+
+    def __init__(self, engine: Engine, ticket: Ticket) -> None:
+        self._engine, self._ticket = engine, ticket
+
+    async def compute(self, work: Work[Result]) -> Timed[Result]:
+        """The next of them; as `Engine.compute`, without taking a place."""
+        return await self._engine.run(self._ticket, work)

@@ -79,11 +79,12 @@ def mean_over_rows(sigma: Tensor, n: Tensor) -> tuple[float, float]:
     if len(n) <= _FEW_ROWS:
         squares, entropy = (values.mean() for values in _expectations(sigma, n))
     else:
-        squares, entropy = mean_of_smooth(_on_grid, sigma.log1p(), n.log())
+        squares, entropy = mean_of_smooth(on_grid, sigma.log1p(), n.log())
     return float(entropy), float(squares)
 
 
-def _on_grid(log_sigma: Tensor, log_n: Tensor) -> Tensor:
+def on_grid(log_sigma: Tensor, log_n: Tensor) -> Tensor:
+    """(E Σp², E H) at all pairs of ln(1 + σ) and ln n, shape (2, len(σ), len(n))."""
     # Rounding may step out of the valid range: expm1(log1p(1e4)) does.
     sigma, n = log_sigma.expm1().clamp(0, MAX_SIGMA), log_n.exp().clamp(2, MAX_KEYS)
     return torch.stack(_expectations(sigma[:, None], n))

@@ -53,17 +53,23 @@ class _Points(NamedTuple):
     weight: Tensor
 
 
-def mean_of_smooth(function: GridFunction, x: Tensor, y: Tensor) -> Tensor:
+def mean_of_smooth(
+    function: GridFunction, x: Tensor, y: Tensor, weight: Tensor | None = None
+) -> Tensor:
     """mean_i f(x_i, y_i), for each function; shape (functions,), float64.
 
-    x, y: finite, one-dimensional, of equal length ≥ 1, float64, on the CPU. An axis of one value is
+    x, y: finite, one-dimensional, of equal length ≥ 1, float64, on the CPU, and so the weights of a
+    weighted mean, for which there are at most 131,072 points. An axis of one value is
     treated exactly. Otherwise the error is about 1e-6 of the mean, if a polynomial of degree 128
     can follow the function so closely, and if its third derivatives are mild over 1/512 of the
     range of x and 1/64 of that of y.
     """
     axes = tuple(_Axis(*(bound.item() for bound in values.aminmax())) for values in (x, y))
     x, y = axes[0].unit(x), axes[1].unit(y)
-    points = _condensed(x, y) if len(x) > _FEW_POINTS else _Points(x, y, torch.ones_like(x))
+    if weight is None and len(x) > _FEW_POINTS:
+        points = _condensed(x, y)
+    else:
+        points = _Points(x, y, torch.ones_like(x) if weight is None else weight)
     coefficients = _interpolant(function, (axes[0], axes[1]), points)
     return _mean(coefficients, points)
 

@@ -1,6 +1,7 @@
 """Answers as application/json, written in pieces that never hold the interpreter for long."""
 
 import binascii
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,12 @@ def encode(answer: Answer, tensor_format: str) -> bytes:
     """
     written = [_part(part, tensor_format) for part in answer.parts]
     document = {"groups": written} if answer.grouped else written[0]
-    return orjson.dumps({**document, **answer.common}, default=plain)
+    return dumps({**document, **answer.common})
+
+
+def dumps(document: Mapping[str, Any]) -> bytes:
+    """A document with small tensors in it; NaN and infinities are null."""
+    return orjson.dumps(document, default=plain)
 
 
 def _part(part: Part, tensor_format: str) -> dict[str, Any]:

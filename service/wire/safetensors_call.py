@@ -54,10 +54,7 @@ def decode(
         UnknownEntry: entries that mean nothing here, unless they are to be ignored.
         Invalid: not a valid request.
     """
-    entries, metadata = read_header(body, settings)
-    where = "query parameter request" if request is not None else "metadata entry request"
-    text = metadata.get("request") if request is None else request
-    options = {} if text is None else parse_embedded(text, settings, where)
+    entries, options = _opened(body, settings, request)
     groups, unknown = _sort(entries)
     if unknown and options.get("ignore_unknown") is not True:
         raise _unknown(unknown)
@@ -80,6 +77,42 @@ def decode(
             document = _document(options, group, shared, body)
             requests.append((name, validate(model, document, settings)))
     return Call(tuple(requests), tuple(sorted((e.name for e in unknown), key=_natural)))
+
+
+def decode_tensors(
+    model: type[Request],
+    names: tuple[str, ...],
+    body: bytearray,
+    settings: Settings,
+    request: str | None,
+) -> Request:
+    """Read a request whose fields `names` are the file's entries, all of them.
+
+    Raises:
+        Malformed: not safetensors, or the embedded request is not JSON.
+        UnknownEntry: other entries.
+        Invalid: not a valid request.
+    """
+    entries, options = _opened(body, settings, request)
+    unknown = sorted((e.name for e in entries if e.name not in names), key=_natural)
+    if unknown:
+        shown = ", ".join(_printable(name) for name in unknown[:5])
+        raise UnknownEntry(f"entries must be {', '.join(names)}; found {shown}")
+    if twice := options.keys() & {e.name for e in entries}:
+        name = min(twice)
+        raise Invalid(f"{name} is given both in the file and in the request", pointer=f"/{name}")
+    tensors = {entry.name: _tensor(entry, body) for entry in entries}
+    return validate(model, {**options, **tensors}, settings)
+
+
+def _opened(
+    body: bytearray, settings: Settings, request: str | None
+) -> tuple[list[Entry], dict[str, object]]:
+    """The entries of a file, and the rest of the request beside them."""
+    entries, metadata = read_header(body, settings)
+    where = "query parameter request" if request is not None else "metadata entry request"
+    text = metadata.get("request") if request is None else request
+    return entries, {} if text is None else parse_embedded(text, settings, where)
 
 
 def _sort(entries: list[Entry]) -> tuple[dict[str | None, _Group], list[Entry]]:
@@ -171,9 +204,22 @@ def _document(
         document["mask"] = {**given_mask, **masks}
     # Each under its own name before the group's win over the shared ones.
     weights = {**_weights(shared, body), **_weights(group, body)}
-    if weights:
+    variants = document.get("variants")
+    if weights and isinstance(variants, list):
+        document["variants"] = [_variant(variant, weights) for variant in variants]
+    elif weights:
         document["mechanism"] = _with_parameters(document.get("mechanism", {}), weights)
     return document
+
+
+def _variant(variant: object, weights: dict[str, Tensor]) -> object:
+    """A variant of a comparison, with the file's weights where its mechanism has any."""
+    if not isinstance(variant, dict) or not isinstance(variant.get("mechanism"), dict):
+        return variant
+    mechanism = variant["mechanism"]
+    if mechanism.get("kind") in (None, "scaled_dot_product"):
+        return variant
+    return {**variant, "mechanism": _with_parameters(mechanism, weights)}
 
 
 def _weights(group: _Group, body: bytearray) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def _fault(item: ErrorDetails, root: type[Strict]) -> Fault:
         return _wrong_tag(item, steps, annotation, missing=kind == "union_tag_not_found")
     if kind == "extra_forbidden":
         return Fault(pointer(steps), _unknown_field(root, item["loc"]))
-    expected = _OBJECT if kind in _OBJECT_KINDS else item["msg"]
+    expected = _OBJECT if kind in _OBJECT_KINDS else item["msg"].removeprefix("Value error, ")
     misfit = kind == "literal_error" and not isinstance(item["input"], str)
     if kind.endswith(("_type", "_parsing")) or misfit:
         expected += f"; found {json_kind(item['input'])}"
@@ -86,14 +86,14 @@ def _unknown_field(root: type[Strict], place: tuple[int | str, ...]) -> str:
 
 
 @contextmanager
-def blaming(group: str | None) -> Iterator[None]:
-    """What is invalid inside is said of this group of a file."""
+def blaming(name: str | None, *, kind: str = "group") -> Iterator[None]:
+    """What is invalid inside is said of this group of a file, or whatever else has a name."""
     try:
         yield
     except Invalid as error:
-        if group is None:
+        if name is None:
             raise
-        detail = f"group {_printed(group)}: {error.detail}"
+        detail = f"{kind} {_printed(name)}: {error.detail}"
         raise type(error)(detail, faults=error.faults) from None
 
 

@@ -11,8 +11,8 @@ from service.api.problems import STATUS, known_problems
 from service.diagnostics import DIAGNOSTICS
 from service.diagnostics.included import INCLUDED
 from service.diagnostics.verdict import HEAD_RULES, REGIMES, RULES_VERSION
+from service.encodings import ENCODINGS
 from service.includes import INCLUDES
-from service.job import ENCODINGS
 from service.limits import UNITS
 from service.masks import MASKS
 from service.mechanisms import MECHANISMS

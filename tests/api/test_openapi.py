@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlparse
 import pytest
 from jsonschema import Draft202012Validator
 
-from service.api.examples import ATTENTION, attention_answers
+from service.api.examples import ATTENTION, BY_PATH, attention_answers
 from service.app import create_app
 
 pytestmark = pytest.mark.anyio
@@ -111,13 +111,65 @@ def test_every_success_has_a_schema(document, operations):
         assert "$ref" in schema or "anyOf" in schema, f"{method} {path}"
 
 
-def test_analysis_takes_and_gives_both_encodings(document):
-    """The analysis declares JSON and safetensors in both directions, and its query parameter."""
+TENSORS = {"application/json", "application/x-safetensors"}
+PICTURES = {"image/png", "image/svg+xml"}
+ENCODINGS = {
+    "/v1/attention": (TENSORS, TENSORS | PICTURES),
+    "/v1/attention/estimate": (TENSORS, {"application/json"}),
+    "/v1/softmax": (TENSORS, TENSORS),
+    "/v1/sweeps": (
+        {"application/json"},
+        {"application/json", "application/x-ndjson", "text/csv"} | PICTURES,
+    ),
+    "/v1/comparisons": (TENSORS, {"application/json"} | PICTURES),
+}
+VIEW = ["batch", "head", "theme"]
+PARAMETERS = {
+    "/v1/attention": ["request", *VIEW],
+    "/v1/attention/estimate": ["request", "accept"],
+    "/v1/softmax": ["request"],
+    "/v1/sweeps": ["theme"],
+    "/v1/comparisons": ["request", *VIEW],
+}
+
+
+@pytest.mark.parametrize("path", BY_PATH)
+def test_encodings_and_parameters_are_declared(document, path):
+    """Every operation with a body declares what it takes and gives, and its query parameters."""
+    operation = document["paths"][path]["post"]
+    taken, given = ENCODINGS[path]
+    assert set(operation["requestBody"]["content"]) == taken
+    assert set(operation["responses"]["200"]["content"]) == given
+    assert [p["name"] for p in operation["parameters"]] == PARAMETERS[path]
+
+
+async def test_what_is_declared_is_what_is_given(client):
+    """Each encoding of an answer can be asked for, and is what comes."""
+    for path, (_, given) in ENCODINGS.items():
+        for kind in given:
+            answer = await client.post(path, json=QUICK[path], headers={"accept": kind})
+            assert answer.status_code == 200, (path, kind, answer.text[:300])
+            assert answer.headers["content-type"].partition(";")[0] == kind
+
+
+QUICK = {
+    "/v1/attention": {"inputs": {"kind": "seeded", "query_length": 2}},
+    "/v1/attention/estimate": {},
+    "/v1/softmax": {"logits": [1, 2]},
+    "/v1/sweeps": {"d_k": [4], "repeats": 2, "query_length": 4},
+    "/v1/comparisons": {"inputs": {"kind": "seeded", "query_length": 2}},
+}
+
+
+def test_every_operation_with_a_body_has_examples(document):
+    """A new one that stands in no table here is named."""
+    posts = {path for path, item in document["paths"].items() if "post" in item}
+    assert posts == set(BY_PATH) == set(ENCODINGS) == set(PARAMETERS) == set(QUICK)
+
+
+def test_the_analysis_declares_its_errors(document):
+    """All that can happen to it."""
     operation = document["paths"]["/v1/attention"]["post"]
-    kinds = {"application/json", "application/x-safetensors"}
-    assert set(operation["requestBody"]["content"]) == kinds
-    assert set(operation["responses"]["200"]["content"]) == kinds
-    assert [p["name"] for p in operation["parameters"]] == ["request"]
     expected = {400, 406, 408, 413, 415, 422, 429, 500, 503, 504}
     assert {int(s) for s in operation["responses"]} == expected | {200}
 
@@ -145,23 +197,26 @@ def test_all_schemas_are_json_schema(document):
         Draft202012Validator.check_schema(schema)
 
 
-def test_every_example_is_shown(document):
+@pytest.mark.parametrize("path", BY_PATH)
+def test_every_example_is_shown(document, path):
     """The named examples in the document are those of the code, each with a summary."""
-    shown = content_of(document["paths"]["/v1/attention"]["post"])["examples"]
-    assert shown == ATTENTION
-    assert len(shown) >= 5
+    shown = content_of(document["paths"][path]["post"])["examples"]
+    assert shown == BY_PATH[path]
+    assert len(shown) >= 2
     assert all(example["summary"] and example["description"] for example in shown.values())
 
 
-@pytest.mark.parametrize("name", ATTENTION)
-async def test_every_example_runs_as_it_stands(client, document, name):
+@pytest.mark.parametrize(
+    ("path", "name"), [(path, name) for path, examples in BY_PATH.items() for name in examples]
+)
+async def test_every_example_runs_as_it_stands(client, document, path, name):
     """A named example fits the documented request, is answered quickly, and so is its answer."""
-    operation = document["paths"]["/v1/attention"]["post"]
-    request = ATTENTION[name]["value"]
+    operation = document["paths"][path]["post"]
+    request = BY_PATH[path][name]["value"]
     validator(document, content_of(operation)["schema"]).validate(request)
     began = time.monotonic()
-    answer = await client.post("/v1/attention", json=request)
-    assert time.monotonic() - began < 5
+    answer = await client.post(path, json=request)
+    assert time.monotonic() - began < (15 if path == "/v1/sweeps" else 5)
     assert answer.status_code == 200, answer.text[:500]
     schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
     validator(document, schema).validate(answer.json())

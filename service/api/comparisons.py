@@ -1,0 +1,131 @@
+"""POST /v1/comparisons."""
+
+from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from schemas.comparisons import ComparisonAnswer, ComparisonRequest, GroupedComparisonAnswer
+from service import gallery
+from service.api import examples
+from service.api.attention import RequestParameter
+from service.api.documentation import BINARY, TEXT, problems, request_body
+from service.api.negotiation import answer_encoding, refuse_unknown_parameters
+from service.api.receiving import Received, common, received, unless_gone
+from service.api.state import State, state_of
+from service.api.viewing import BATCH, HEAD, THEME, Batch, Head, Theme, drawn, view_of
+from service.encodings import JSON, PNG, SAFETENSORS, SVG
+from service.engine.devices import resolve
+from service.estimate import Estimate
+from service.job import decode
+from service.laboratory.comparisons import Comparison, prepare_comparison, run_comparison
+from service.limits import check
+from service.runtime import Runtime
+from service.wire import json_answer
+from service.wire.calls import Call
+from service.wire.validation import blaming
+
+router = APIRouter(tags=["laboratory"])
+OFFERED = (JSON, PNG, SVG)
+Document = dict[str, Any]
+
+
+@router.post(
+    "/v1/comparisons",
+    summary="The same inputs under several mechanisms, and what mends the first",
+    response_class=Response,
+    response_model=None,
+    openapi_extra=request_body("ComparisonRequest", examples.COMPARISONS, binary=SAFETENSORS),
+    responses={
+        200: {
+            "model": ComparisonAnswer | GroupedComparisonAnswer,
+            "description": "The variants beside the baseline, and the recommendation; for a file "
+            "of groups, a comparison for each.",
+            "content": {PNG: BINARY, SVG: TEXT},
+        },
+        **problems(400, 406, 408, 413, 415, 422, 429, 500, 503, 504),
+    },
+)
+async def compare_attention(
+    http: Request,
+    request: RequestParameter = None,
+    batch: Batch = None,
+    head: Head = None,
+    theme: Theme = "light",
+) -> Response:
+    """Scales, temperatures, softcaps, QK-norm, normalisers and mechanisms on the same inputs, given
+    or seeded: every diagnostic with its change against the first variant, the verdict, and how far
+    the output moves.
+
+    With a `target` the answer recommends for the first variant the mildest temperature, softcap and
+    QK-clip under which every head reaches it, each found on a grid of 32 values, refined by
+    bisection and verified by a final pass, or says that it cannot be reached, and why. What stands
+    under `settings` can be posted back. `image/png` and `image/svg+xml` draw the variants per head.
+    """  # noqa: D205 - shown on the docs page
+    state = state_of(http)
+    refuse_unknown_parameters(http, {"request", BATCH, HEAD, THEME})
+    accept = answer_encoding(http.headers, OFFERED)
+    view = view_of(http, accept, gallery.View(batch, head, theme, accept))
+    async with received(http, request=request) as given:
+        job = await state.engine.code(lambda: _prepare(given, request, state, view))
+        with state.engine.admission.hold(job.estimate.peak_bytes, own=given.reserved):
+            documents, said = await _compared(http, state, job)
+            if view is not None:
+                own = given.reserved + job.estimate.peak_bytes
+                draw = partial(gallery.comparison, documents[0], view)
+                return await drawn(state, view, draw, own=own)
+            content = await state.engine.code(lambda: _written(job, documents, said))
+            return Response(content, media_type=JSON)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    call: Call[ComparisonRequest]
+    comparisons: tuple[tuple[str | None, Comparison], ...]
+
+    @property
+    def estimate(self) -> Estimate:
+        """Of all groups, one after the other."""
+        return reduce(add, (comparison.estimate for _, comparison in self.comparisons))
+
+
+def _prepare(given: Received, request: str | None, state: State, view: gallery.View | None) -> _Job:
+    settings = state.settings
+    call = decode(ComparisonRequest, given.body, given.encoding, request, settings)
+    prepared = []
+    for name, asked in call.requests:
+        with blaming(name):
+            prepared.append((name, prepare_comparison(asked, threads=state.engine.threads)))
+    job = _Job(call, tuple(prepared))
+    if view is not None:
+        gallery.check_comparison(grouped=call.grouped, variants=len(call.options.variants))
+        view.check(comparison.plans[0].shape for _, comparison in prepared)
+    check((need for _, comparison in prepared for need in comparison.needs), settings)
+    check(job.estimate.needs, settings)
+    return job
+
+
+async def _compared(
+    http: Request, state: State, job: _Job
+) -> tuple[list[Document], dict[str, Any]]:
+    engine, device = state.engine, resolve(job.call.options.compute.device)
+
+    def work(checkpoint: Any) -> list[Document]:
+        runtime = Runtime(device, engine.workers, checkpoint)
+        return [_one(name, comparison, runtime) for name, comparison in job.comparisons]
+
+    timed = await unless_gone(http, engine.compute(work))
+    return timed.result, common(http, device, timed, batch=False)
+
+
+def _one(name: str | None, comparison: Comparison, runtime: Runtime) -> Document:
+    with blaming(name):
+        found = run_comparison(comparison, runtime)
+    return found if name is None else {"name": name, **found}
+
+
+def _written(job: _Job, documents: list[Document], said: dict[str, Any]) -> bytes:
+    whole = {"groups": documents} if job.call.grouped else documents[0]
+    return json_answer.dumps({**whole, "omitted": list(job.call.ignored), **said})

@@ -1,0 +1,178 @@
+"""POST /v1/sweeps: a table, or its rows as they are done."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import torch
+from fastapi import APIRouter, Request, Response
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from schemas.sweeps import SweepAnswer, SweepRequest
+from service import gallery
+from service.api import examples
+from service.api.documentation import BINARY, TEXT, problems, request_body
+from service.api.negotiation import answer_encoding, refuse_unknown_parameters
+from service.api.problems import problem_of
+from service.api.receiving import Received, common, received, unless_gone
+from service.api.state import State, state_of
+from service.api.viewing import THEME, Theme, drawn, view_of
+from service.encodings import CSV, JSON, NDJSON, PNG, SVG
+from service.engine.devices import resolve
+from service.engine.engine import Series, Timed, Work
+from service.errors import ServiceError
+from service.laboratory.sweeps import Point, Sweep, grid_need, names, prepare_sweep, run_point
+from service.laboratory.tables import sweep_csv
+from service.limits import check
+from service.runtime import Runtime
+from service.wire import json_call
+
+router = APIRouter(tags=["laboratory"])
+OFFERED = (JSON, NDJSON, CSV, PNG, SVG)
+Row = dict[str, Any]
+
+
+@router.post(
+    "/v1/sweeps",
+    summary="Why sqrt(d_k): every diagnostic over a grid, beside the theory",
+    response_class=Response,
+    response_model=None,
+    openapi_extra=request_body("SweepRequest", examples.SWEEPS),
+    responses={
+        200: {
+            "model": SweepAnswer,
+            "description": "A row for each point of the grid.",
+            "content": {
+                NDJSON: {"schema": {"$ref": "#/components/schemas/SweepLine"}},
+                CSV: TEXT,
+                PNG: BINARY,
+                SVG: TEXT,
+            },
+        },
+        **problems(400, 406, 408, 413, 415, 422, 429, 500, 503, 504),
+    },
+)
+async def sweep_attention(http: Request, theme: Theme = "light") -> Response:
+    """Seeded scaled dot-product attention over d_k × scale × key_length: every diagnostic with its
+    standard error over the repeats, RMS gradients, the share of saturated rows, and beside them
+    what theory predicts at exactly that number of keys. `{}` is the classic table.
+
+    Each point equals `POST /v1/attention` with its seed, shape and scale. As
+    `application/x-ndjson` every row comes as soon as it is done, with the progress; `text/csv` is
+    for spreadsheets; `image/png` and `image/svg+xml` draw the curves. Who goes away stops the work.
+    """  # noqa: D205 - shown on the docs page
+    state = state_of(http)
+    refuse_unknown_parameters(http, {THEME})
+    accept = answer_encoding(http.headers, OFFERED)
+    view = view_of(http, accept, gallery.View(None, None, theme, accept))
+    async with AsyncExitStack() as stack:
+        given = await stack.enter_async_context(received(http, binary=False))
+        sweep = await state.engine.code(lambda: _prepare(given, state, view))
+        peak = sweep.estimate.peak_bytes
+        stack.enter_context(state.engine.admission.hold(peak, own=given.reserved))
+        running = _Running(state, sweep, stack.enter_context(state.engine.series()))
+        if accept == NDJSON:
+            lines = _lines(http, running, running.rows())
+            # The first row comes before the headers: what is wrong still gets a status.
+            first = await unless_gone(http, anext(lines))
+            return _Stream(_after(first, lines), stack.pop_all())
+        rows = await unless_gone(http, _all(running.rows()))
+        if view is not None:
+            own = peak + given.reserved
+            return await drawn(state, view, lambda: gallery.sweep(rows, view), own=own)
+        return await _table(http, running, rows, accept)
+
+
+def _prepare(given: Received, state: State, view: gallery.View | None) -> Sweep:
+    request = json_call.decode(SweepRequest, given.body, state.settings).options
+    check([grid_need(request)], state.settings)
+    sweep = prepare_sweep(request, threads=state.engine.threads)
+    check(sweep.needs, state.settings)
+    if view is not None:
+        gallery.check_sweep((p.d_k, p.scale, p.key_length) for p in sweep.points)
+    return sweep
+
+
+@dataclass(slots=True)
+class _Running:
+    """A sweep under way, and the time its points waited and took."""
+
+    state: State
+    sweep: Sweep
+    series: Series
+    queue_ms: float = 0.0
+    compute_ms: float = 0.0
+
+    @property
+    def device(self) -> torch.device:
+        return resolve("auto")
+
+    async def rows(self) -> AsyncIterator[Row]:
+        """The points one after the other; between them the device is free for others."""
+        for point in self.sweep.points:
+            timed = await self.series.compute(self._work(point))
+            self.queue_ms += timed.queue_ms
+            self.compute_ms += timed.compute_ms
+            yield timed.result
+
+    def _work(self, point: Point) -> Work[Row]:
+        workers = self.state.engine.workers
+        return lambda checkpoint: run_point(point, Runtime(self.device, workers, checkpoint))
+
+
+async def _all(rows: AsyncIterator[Row]) -> list[Row]:
+    return [row async for row in rows]
+
+
+async def _table(http: Request, running: _Running, rows: list[Row], accept: str) -> Response:
+    engine, request = running.state.engine, running.sweep.request
+    if accept == CSV:
+        text = await engine.code(lambda: sweep_csv(rows, names(request)))
+        return Response(text, media_type=CSV)
+    timed = Timed(None, running.queue_ms, running.compute_ms)
+    answer = {
+        "rows": rows,
+        "total": len(rows),
+        "query_length": request.query_length,
+        "repeats": request.repeats,
+        **common(http, running.device, timed, batch=False),
+    }
+    return Response(await engine.code(lambda: orjson.dumps(answer)), media_type=JSON)
+
+
+async def _lines(
+    http: Request, running: _Running, rows: AsyncIterator[Row]
+) -> AsyncIterator[bytes]:
+    """A line for each row; the last one tells what went wrong, if anything did."""
+    total, done = len(running.sweep.points), 0
+    try:
+        async for row in rows:
+            done += 1
+            yield orjson.dumps({"done": done, "total": total, "row": row}) + b"\n"
+    except ServiceError as error:
+        if not done:
+            raise
+        told = problem_of(http, error)
+        yield orjson.dumps({"done": done, "total": total, "problem": told}) + b"\n"
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for line in rest:
+        yield line
+
+
+class _Stream(StreamingResponse):
+    """Gives back what is held for it, however it ends: also where the caller goes away."""
+
+    def __init__(self, lines: AsyncIterator[bytes], held: AsyncExitStack) -> None:
+        super().__init__(lines, media_type=NDJSON)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the lines until the last one, or until nobody reads them."""
+        async with self._held:
+            await super().__call__(scope, receive, send)

@@ -1,0 +1,49 @@
+"""Pictures over HTTP: their query parameters, and the thread they are drawn on."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+
+from service.api.state import State
+from service.encodings import PICTURES
+from service.errors import Invalid
+from service.gallery import DRAWING_BYTES, View
+from service.pictures.palettes import Theme as ThemeName
+
+BATCH, HEAD, THEME = "batch", "head", "theme"
+Theme = Annotated[ThemeName, Query(description="Of a picture.")]
+Batch = Annotated[int | None, Query(ge=0, description="Of a picture: the batch item; absent = 0.")]
+Head = Annotated[int | None, Query(ge=0, description="Of a picture: absent = all, in a grid.")]
+# What is drawn holds text of the caller's: a browser that opens it alone must not run anything.
+_LOCKED = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+}
+
+
+def view_of(http: Request, accept: str, view: View) -> View | None:
+    """The view, where the answer is a picture; elsewhere its parameters would do nothing.
+
+    Raises:
+        Invalid: one is given, and the answer is no picture.
+    """
+    if accept in PICTURES:
+        return view
+    given = sorted({BATCH, HEAD, THEME} & http.query_params.keys())
+    if given:
+        raise Invalid(
+            f"the query parameter {given[0]} is for pictures: send Accept {' or '.join(PICTURES)}",
+            pointer=f"/{given[0]}",
+        )
+    return None
+
+
+async def drawn(state: State, view: View, draw: Callable[[], bytes], *, own: int) -> Response:
+    """A picture, drawn off the event loop; `own` is what the request holds already.
+
+    Raises:
+        Busy: what is in flight leaves too little memory.
+    """
+    with state.engine.admission.hold(DRAWING_BYTES, own=own):
+        content = await state.engine.draw(draw)
+    return Response(content, media_type=view.media_type, headers=_LOCKED)

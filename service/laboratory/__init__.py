@@ -1,0 +1,1 @@
+"""Many analyses, one question."""

@@ -1,0 +1,155 @@
+"""Comparisons: the same inputs under several mechanisms, beside the first of them."""
+
+import math
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from schemas.attention import AttentionRequest
+from schemas.comparisons import ComparisonRequest, Variant
+from service.analysis import analyse
+from service.answer import part
+from service.diagnostics.aggregate import Aggregated
+from service.errors import Invalid
+from service.estimate import Estimate, estimate, needs
+from service.laboratory.bench import saturated_share
+from service.laboratory.numbers import finite, plain, relative_change, relative_changes
+from service.laboratory.recommendation import MOST_PASSES, recommend, unsuitable
+from service.limits import Need
+from service.plan import Plan, plan
+from service.report import Analysis
+from service.runtime import Runtime
+from service.wire.answers import Part
+from service.wire.validation import blaming
+
+_INCLUDE = ["output", "diagnostics"]
+_SAID = ("mechanism", "diagnostics", "verdict", "numerics")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A validated request, the plan of each variant, and what they cost together at most."""
+
+    request: ComparisonRequest
+    plans: tuple[Plan, ...]
+    estimate: Estimate
+
+    @property
+    def needs(self) -> list[Need]:
+        """What is compared with the limits."""
+        return needs(self.plans, self.estimate)
+
+
+def prepare_comparison(request: ComparisonRequest, *, threads: int) -> Comparison:
+    """Plan every variant.
+
+    Raises:
+        ShapeMismatch, DtypeMismatch, Invalid: inputs and variants that do not fit together.
+    """
+    if request.inputs.kind == "weights":
+        raise Invalid(
+            "a comparison needs scores or logits to weigh in several ways; found weights",
+            pointer="/inputs/kind",
+        )
+    plans = tuple(_plan(request, variant) for variant in request.variants)
+    total = Estimate(0, 0, 0, 0)
+    for member in plans:
+        # The diagnostics of a variant stand there twice: as they are, and as changes.
+        cost = estimate(member, threads=threads, json=True)
+        total += replace(cost, answer_bytes=2 * cost.answer_bytes - _output_bytes(member))
+    if request.target is not None and unsuitable(plans[0], request.target) is None:
+        searched = estimate(plans[0], threads=threads, json=True)
+        total += replace(searched, flops=MOST_PASSES * searched.flops, answer_bytes=65_536)
+    return Comparison(request, plans, total)
+
+
+def _output_bytes(member: Plan) -> int:
+    """What the estimate of an answer counts for an output, which is compared and not shown."""
+    return 2 * 16 * member.shape.output_elements
+
+
+def _plan(request: ComparisonRequest, variant: Variant) -> Plan:
+    asked = {
+        "mechanism": variant.mechanism,
+        "inputs": request.inputs,
+        "mask": request.mask,
+        "compute": request.compute,
+        "include": _INCLUDE,
+    }
+    with blaming_variant(variant.label):
+        return plan(AttentionRequest.model_validate(asked))
+
+
+def blaming_variant(label: str) -> AbstractContextManager[None]:
+    """What is invalid inside is said of this variant."""
+    return blaming(label, kind="variant")
+
+
+def run_comparison(comparison: Comparison, runtime: Runtime) -> dict[str, Any]:
+    """Analyse the variants one after the other, then look for the mildest remedy."""
+    baseline: Analysis | None = None
+    variants: list[dict[str, Any]] = []
+    shown: dict[str, Any] = {}
+    for variant, member in zip(comparison.request.variants, comparison.plans, strict=True):
+        with blaming_variant(variant.label):
+            found = analyse(member, runtime)
+        baseline = baseline or found
+        said = part(None, found)
+        shown = shown or {name: said.document[name] for name in ("shape", "mask")}
+        variants.append({"label": variant.label, **_compared(said, found, baseline)})
+    document: dict[str, Any] = {**shown, "variants": variants}
+    target = comparison.request.target
+    if target is not None and baseline is not None:
+        document |= recommend(comparison.plans[0], target, baseline, runtime)
+    return document
+
+
+def _compared(said: Part, found: Analysis, baseline: Analysis) -> dict[str, Any]:
+    whole, heads = output_change(found, baseline)
+    return {
+        **{name: said.document[name] for name in _SAID},
+        "saturated_share": plain(_shares(found)),
+        "change": {
+            name: _change(figure, baseline.diagnostics[name])
+            for name, figure in found.diagnostics.items()
+            if name in baseline.diagnostics
+        },
+        "output_change": whole,
+        "output_change_heads": heads,
+    }
+
+
+def _shares(found: Analysis) -> Tensor:
+    if found.counts is None:  # off softmax there are no regimes
+        return torch.full((found.plan.shape.heads,), math.nan, dtype=torch.float64)
+    return saturated_share(found.rows)
+
+
+def _change(figure: Aggregated, baseline: Aggregated) -> dict[str, Any]:
+    return {
+        "mean": finite(_pooled(figure) - _pooled(baseline)),
+        "heads": [plain(row) for row in figure.mean.double() - baseline.mean.double()],
+    }
+
+
+def _pooled(figure: Aggregated) -> float:
+    """The mean over all rows where it is defined."""
+    rows = figure.rows.double()
+    total = torch.where(figure.rows > 0, figure.mean.double() * rows, 0.0).sum()
+    return float(total / rows.sum())
+
+
+def output_change(
+    found: Analysis, baseline: Analysis
+) -> tuple[float | None, list[float | None] | None]:
+    """‖output − baseline‖₂ / ‖baseline‖₂ over everything, and of each head."""
+    own, other = found.tensors.get("output"), baseline.tensors.get("output")
+    if own is None or other is None or own.shape != other.shape:
+        return None, None
+    whole = relative_change(own, other)
+    if found.plan.shape.model is not None:
+        return whole, None
+    return whole, relative_changes(own, other)

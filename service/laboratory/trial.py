@@ -1,0 +1,88 @@
+"""What is known of a baseline before a remedy is looked for, and what one does to it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from service.laboratory.bench import Aim, Bench
+from service.laboratory.numbers import plain, relative_change, relative_changes
+from service.laboratory.search import Found, log_grid, search
+
+# Logits that all lie within a hundredth of one another weigh all keys alike.
+NEARLY_EQUAL = 0.01
+_LARGEST_SOFTCAP = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """The target's figure of each head, whether it reaches it, and how far the output moved."""
+
+    measured: Tensor
+    reached: Tensor
+    output_change: float | None
+    output_changes: list[float | None]
+
+    @property
+    def figures(self) -> list[float | None]:
+        """The target's figure of each head as an answer writes it."""
+        return plain(self.measured)
+
+
+class Trial:
+    """A baseline, its target, and its measured figures.
+
+    `before` is the target's figure of each head, `fine` whether it reaches it; `highest` the
+    largest visible scaled score of each head, `magnitude` the largest magnitude of all.
+    """
+
+    def __init__(self, aim: Aim, bench: Bench) -> None:
+        self.aim, self.bench = aim, bench
+        self.heads = bench.plan.shape.heads
+        self.highest, self.magnitude = bench.extremes()
+        self.before = aim.measure(bench.figures())
+        self.fine = aim.reached(self.before)
+        self._output = bench.output()
+
+    def effect(self, *, temperature: Tensor | None = None, softcap: Tensor | None = None) -> Effect:
+        """Of one value for each head, by a pass of its own."""
+        figures = self.bench.figures(temperature=temperature, softcap=softcap)
+        output = self.bench.output(temperature=temperature, softcap=softcap)
+        measured = self.aim.measure(figures)
+        whole: float | None = None
+        heads: list[float | None] = [None] * self.heads
+        if output is not None and self._output is not None:
+            whole = relative_change(output, self._output)
+            heads = relative_changes(output, self._output)
+        return Effect(measured, self.aim.reached(measured), whole, heads)
+
+    def temperatures(self) -> tuple[Found, float]:
+        """The mildest temperature of each head, and the largest that was tried."""
+        strongest = max(2.0, 2 * self.magnitude / NEARLY_EQUAL)
+
+        def reached(values: Tensor) -> Tensor:
+            return self.aim.reached(self.aim.measure(self.bench.figures(temperature=values)))
+
+        return search(log_grid(1.0, strongest), reached, self.heads), strongest
+
+    def softcaps(self) -> tuple[Found, float]:
+        """The mildest softcap of each head, and the smallest that was tried."""
+        mildest = min(10 * max(self.magnitude, 1.0), _LARGEST_SOFTCAP)
+        if (present := self.bench.softcap) is not None:
+            mildest = min(mildest, present)
+        strongest = min(NEARLY_EQUAL / 2, mildest / 10)
+
+        def reached(values: Tensor) -> Tensor:
+            return self.aim.reached(self.aim.measure(self.bench.figures(softcap=values)))
+
+        return search(log_grid(mildest, strongest), reached, self.heads), strongest
+
+    def applied_softcaps(self, found: Found) -> Tensor:
+        """A value for each head: where none is needed or none helps, the one that is there."""
+        present = self.bench.softcap
+        absent = _LARGEST_SOFTCAP if present is None else present
+        return torch.where(self.fine | ~found.reachable, absent, found.values)
+
+    def applied_temperatures(self, found: Found) -> Tensor:
+        """A value for each head: 1 where none is needed or none helps."""
+        return torch.where(self.fine | ~found.reachable, 1.0, found.values)
