@@ -34,9 +34,10 @@ bench: .venv/.dev
 demo: .venv/.dev
 	$(BIN)/python -m examples.demo
 
-# Writes docs/reference.md from the code's tables.
+# Writes docs/reference.md from the code's tables, and what the commands of docs/saturation.md print.
 docs: .venv/.dev
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.run
 
 # Writes constraints.txt anew from the ranges in pyproject.toml.
 lock:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from docs import run as page
 from docs.generate import FILE, reference
 from examples import demo
+from tests.printed import assert_same
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,6 +63,23 @@ def test_the_table_of_the_real_model_is_what_the_demo_prints(address: str) -> No
     shown = next(block for block in blocks("text") if "SATURATED" in block)
     assert demo.table(answer) in shown
     assert demo.ranking(answer, most=3) in shown
+
+
+def test_every_command_with_an_output_prints_it(address: str) -> None:
+    """The tables of the laboratory are what the commands above them print."""
+    printing = [(command, shown) for command, shown in page.steps(README) if shown is not None]
+    assert len(printing) == 2
+    for command, shown in printing:
+        assert_same(page.run(command, address), shown)
+
+
+def test_the_picture_command_draws(address: str) -> None:
+    """A PNG of one head."""
+    command = next(block for block in blocks("sh") if "head2.png" in block)
+    here = command.replace("127.0.0.1:8000", address.removeprefix("http://"))
+    drawn = here.replace(" > head2.png", "")
+    done = subprocess.run(["bash", "-ec", drawn], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout.startswith(b"\x89PNG\r\n")
 
 
 class Attention(torch.nn.Module):
