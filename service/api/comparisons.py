@@ -1,5 +1,6 @@
 """POST /v1/comparisons."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -23,13 +24,13 @@ from service.job import decode
 from service.laboratory.comparisons import Comparison, prepare_comparison, run_comparison
 from service.limits import check
 from service.runtime import Runtime
-from service.wire import json_answer
+from service.wire import json_answer, safetensors_answer
+from service.wire.answers import Answer, Part
 from service.wire.calls import Call
 from service.wire.validation import blaming
 
 router = APIRouter(tags=["laboratory"])
-OFFERED = (JSON, PNG, SVG)
-Document = dict[str, Any]
+OFFERED = (JSON, SAFETENSORS, PNG, SVG)
 
 
 @router.post(
@@ -43,7 +44,7 @@ Document = dict[str, Any]
             "model": ComparisonAnswer | GroupedComparisonAnswer,
             "description": "The variants beside the baseline, and the recommendation; for a file "
             "of groups, a comparison for each.",
-            "content": {PNG: BINARY, SVG: TEXT},
+            "content": {SAFETENSORS: BINARY, PNG: BINARY, SVG: TEXT},
         },
         **problems(400, 406, 408, 413, 415, 422, 429, 500, 503, 504),
     },
@@ -62,22 +63,25 @@ async def compare_attention(
     With a `target` the answer recommends for the first variant the mildest temperature, softcap and
     QK-clip under which every head reaches it, each found on a grid of 32 values, refined by
     bisection and verified by a final pass, or says that it cannot be reached, and why. What stands
-    under `settings` can be posted back. `image/png` and `image/svg+xml` draw the variants per head.
+    under `settings` can be posted back. `application/x-safetensors` gives the output and every
+    row's figures of each variant as `variants.<index>.…`; `image/png` and `image/svg+xml` draw the
+    variants per head.
     """  # noqa: D205 - shown on the docs page
     state = state_of(http)
     refuse_unknown_parameters(http, {"request", BATCH, HEAD, THEME})
     accept = answer_encoding(http.headers, OFFERED)
     view = view_of(http, accept, gallery.View(batch, head, theme, accept))
     async with received(http, request=request) as given:
-        job = await state.engine.code(lambda: _prepare(given, request, state, view))
+        job = await state.engine.code(lambda: _prepare(given, request, state, accept, view))
         with state.engine.admission.hold(job.estimate.peak_bytes, own=given.reserved):
-            documents, said = await _compared(http, state, job)
+            parts, said = await _compared(http, state, job)
             if view is not None:
                 own = given.reserved + job.estimate.peak_bytes
-                draw = partial(gallery.comparison, documents[0], view)
+                draw = partial(gallery.comparison, parts[0].document, view)
                 return await drawn(state, view, draw, own=own)
-            content = await state.engine.code(lambda: _written(job, documents, said))
-            return Response(content, media_type=JSON)
+            answer = Answer(parts, {"omitted": list(job.call.ignored), **said})
+            content = await state.engine.code(lambda: _written(answer, accept))
+            return Response(content, media_type=accept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +95,16 @@ class _Job:
         return reduce(add, (comparison.estimate for _, comparison in self.comparisons))
 
 
-def _prepare(given: Received, request: str | None, state: State, view: gallery.View | None) -> _Job:
-    settings = state.settings
+def _prepare(
+    given: Received, request: str | None, state: State, accept: str, view: gallery.View | None
+) -> _Job:
+    settings, tensors = state.settings, accept == SAFETENSORS
     call = decode(ComparisonRequest, given.body, given.encoding, request, settings)
     prepared = []
     for name, asked in call.requests:
         with blaming(name):
-            prepared.append((name, prepare_comparison(asked, threads=state.engine.threads)))
+            member = prepare_comparison(asked, threads=state.engine.threads, tensors=tensors)
+            prepared.append((name, member))
     job = _Job(call, tuple(prepared))
     if view is not None:
         gallery.check_comparison(grouped=call.grouped, variants=len(call.options.variants))
@@ -107,12 +114,10 @@ def _prepare(given: Received, request: str | None, state: State, view: gallery.V
     return job
 
 
-async def _compared(
-    http: Request, state: State, job: _Job
-) -> tuple[list[Document], dict[str, Any]]:
+async def _compared(http: Request, state: State, job: _Job) -> tuple[list[Part], dict[str, Any]]:
     engine, device = state.engine, resolve(job.call.options.compute.device)
 
-    def work(checkpoint: Any) -> list[Document]:
+    def work(checkpoint: Callable[[], None]) -> list[Part]:
         runtime = Runtime(device, engine.workers, checkpoint)
         return [_one(name, comparison, runtime) for name, comparison in job.comparisons]
 
@@ -120,12 +125,12 @@ async def _compared(
     return timed.result, common(http, device, timed, batch=False)
 
 
-def _one(name: str | None, comparison: Comparison, runtime: Runtime) -> Document:
+def _one(name: str | None, comparison: Comparison, runtime: Runtime) -> Part:
     with blaming(name):
-        found = run_comparison(comparison, runtime)
-    return found if name is None else {"name": name, **found}
+        return run_comparison(name, comparison, runtime)
 
 
-def _written(job: _Job, documents: list[Document], said: dict[str, Any]) -> bytes:
-    whole = {"groups": documents} if job.call.grouped else documents[0]
-    return json_answer.dumps({**whole, "omitted": list(job.call.ignored), **said})
+def _written(answer: Answer, accept: str) -> bytes:
+    if accept == SAFETENSORS:
+        return safetensors_answer.encode(answer)
+    return json_answer.encode_documents(answer)

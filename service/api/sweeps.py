@@ -20,18 +20,19 @@ from service.api.problems import problem_of
 from service.api.receiving import Received, common, received, unless_gone
 from service.api.state import State, state_of
 from service.api.viewing import THEME, Theme, drawn, view_of
-from service.encodings import CSV, JSON, NDJSON, PNG, SVG
+from service.encodings import CSV, JSON, NDJSON, PNG, SAFETENSORS, SVG
 from service.engine.devices import resolve
 from service.engine.engine import Series, Timed, Work
 from service.errors import ServiceError
 from service.laboratory.sweeps import Point, Sweep, grid_need, names, prepare_sweep, run_point
-from service.laboratory.tables import sweep_csv
+from service.laboratory.tables import sweep_csv, sweep_tensors
 from service.limits import check
 from service.runtime import Runtime
-from service.wire import json_call
+from service.wire import json_answer, json_call, safetensors_answer
+from service.wire.answers import Answer, Part
 
 router = APIRouter(tags=["laboratory"])
-OFFERED = (JSON, NDJSON, CSV, PNG, SVG)
+OFFERED = (JSON, NDJSON, CSV, SAFETENSORS, PNG, SVG)
 Row = dict[str, Any]
 
 
@@ -48,6 +49,7 @@ Row = dict[str, Any]
             "content": {
                 NDJSON: {"schema": {"$ref": "#/components/schemas/SweepLine"}},
                 CSV: TEXT,
+                SAFETENSORS: BINARY,
                 PNG: BINARY,
                 SVG: TEXT,
             },
@@ -62,7 +64,8 @@ async def sweep_attention(http: Request, theme: Theme = "light") -> Response:
 
     Each point equals `POST /v1/attention` with its seed, shape and scale. As
     `application/x-ndjson` every row comes as soon as it is done, with the progress; `text/csv` is
-    for spreadsheets; `image/png` and `image/svg+xml` draw the curves. Who goes away stops the work.
+    for spreadsheets, `application/x-safetensors` gives each column as a tensor, `image/png` and
+    `image/svg+xml` draw the curves. Who goes away stops the work.
     """  # noqa: D205 - shown on the docs page
     state = state_of(http)
     refuse_unknown_parameters(http, {THEME})
@@ -132,15 +135,23 @@ async def _table(http: Request, running: _Running, rows: list[Row], accept: str)
     if accept == CSV:
         text = await engine.code(lambda: sweep_csv(rows, names(request)))
         return Response(text, media_type=CSV)
-    timed = Timed(None, running.queue_ms, running.compute_ms)
-    answer = {
+    document = {
         "rows": rows,
         "total": len(rows),
         "query_length": request.query_length,
         "repeats": request.repeats,
-        **common(http, running.device, timed, batch=False),
     }
-    return Response(await engine.code(lambda: orjson.dumps(answer)), media_type=JSON)
+    timed = Timed(None, running.queue_ms, running.compute_ms)
+    said = common(http, running.device, timed, batch=False)
+
+    def write() -> bytes:
+        tensors = sweep_tensors(rows, names(request)) if accept == SAFETENSORS else {}
+        answer = Answer([Part(None, document, tensors, {})], said)
+        return (
+            safetensors_answer.encode(answer) if tensors else json_answer.encode_documents(answer)
+        )
+
+    return Response(await engine.code(write), media_type=accept)
 
 
 async def _lines(

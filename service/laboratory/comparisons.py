@@ -25,17 +25,21 @@ from service.runtime import Runtime
 from service.wire.answers import Part
 from service.wire.validation import blaming
 
-_INCLUDE = ["output", "diagnostics"]
+_INCLUDE = ("output", "diagnostics")
 _SAID = ("mechanism", "diagnostics", "verdict", "numerics")
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A validated request, the plan of each variant, and what they cost together at most."""
+    """A validated request, the plan of each variant, and what they cost together at most.
+
+    With `tensors` the output and every row's figures of each variant are kept for the answer.
+    """
 
     request: ComparisonRequest
     plans: tuple[Plan, ...]
     estimate: Estimate
+    tensors: bool
 
     @property
     def needs(self) -> list[Need]:
@@ -43,8 +47,10 @@ class Comparison:
         return needs(self.plans, self.estimate)
 
 
-def prepare_comparison(request: ComparisonRequest, *, threads: int) -> Comparison:
-    """Plan every variant.
+def prepare_comparison(
+    request: ComparisonRequest, *, threads: int, tensors: bool = False
+) -> Comparison:
+    """Plan every variant; `tensors` for an answer that holds those of each.
 
     Raises:
         ShapeMismatch, DtypeMismatch, Invalid: inputs and variants that do not fit together.
@@ -54,30 +60,35 @@ def prepare_comparison(request: ComparisonRequest, *, threads: int) -> Compariso
             "a comparison needs scores or logits to weigh in several ways; found weights",
             pointer="/inputs/kind",
         )
-    plans = tuple(_plan(request, variant) for variant in request.variants)
+    include = [*_INCLUDE, "row_diagnostics"] if tensors else [*_INCLUDE]
+    plans = tuple(_plan(request, variant, include) for variant in request.variants)
     total = Estimate(0, 0, 0, 0)
     for member in plans:
-        # The diagnostics of a variant stand there twice: as they are, and as changes.
-        cost = estimate(member, threads=threads, json=True)
-        total += replace(cost, answer_bytes=2 * cost.answer_bytes - _output_bytes(member))
+        cost = estimate(member, threads=threads, json=not tensors)
+        total += replace(cost, answer_bytes=_shown_bytes(member, cost, tensors=tensors))
     if request.target is not None and unsuitable(plans[0], request.target) is None:
         searched = estimate(plans[0], threads=threads, json=True)
-        total += replace(searched, flops=MOST_PASSES * searched.flops, answer_bytes=65_536)
-    return Comparison(request, plans, total)
+        said = 8192 + 1024 * plans[0].shape.heads
+        total += replace(searched, flops=MOST_PASSES * searched.flops, answer_bytes=said)
+    return Comparison(request, plans, total, tensors)
 
 
-def _output_bytes(member: Plan) -> int:
-    """What the estimate of an answer counts for an output, which is compared and not shown."""
-    return 2 * 16 * member.shape.output_elements
+def _shown_bytes(member: Plan, cost: Estimate, *, tensors: bool) -> int:
+    """The diagnostics of a variant stand there twice, as they are and as changes.
+
+    In JSON, without the output, which is compared only.
+    """
+    output = 0 if tensors else 2 * 16 * member.shape.output_elements
+    return 2 * cost.answer_bytes - output
 
 
-def _plan(request: ComparisonRequest, variant: Variant) -> Plan:
+def _plan(request: ComparisonRequest, variant: Variant, include: list[str]) -> Plan:
     asked = {
         "mechanism": variant.mechanism,
         "inputs": request.inputs,
         "mask": request.mask,
         "compute": request.compute,
-        "include": _INCLUDE,
+        "include": include,
     }
     with blaming_variant(variant.label):
         return plan(AttentionRequest.model_validate(asked))
@@ -88,23 +99,35 @@ def blaming_variant(label: str) -> AbstractContextManager[None]:
     return blaming(label, kind="variant")
 
 
-def run_comparison(comparison: Comparison, runtime: Runtime) -> dict[str, Any]:
-    """Analyse the variants one after the other, then look for the mildest remedy."""
+def run_comparison(name: str | None, comparison: Comparison, runtime: Runtime) -> Part:
+    """Analyse the variants one after the other, then look for the mildest remedy.
+
+    The answer of the group `name`; its tensors are `variants.<index>.output` and
+    `variants.<index>.diagnostics.<name>` (batch, head, query), where they are kept.
+    """
     baseline: Analysis | None = None
     variants: list[dict[str, Any]] = []
     shown: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
     for variant, member in zip(comparison.request.variants, comparison.plans, strict=True):
         with blaming_variant(variant.label):
             found = analyse(member, runtime)
         baseline = baseline or found
         said = part(None, found)
         shown = shown or {name: said.document[name] for name in ("shape", "mask")}
+        if comparison.tensors:
+            tensors |= _tensors(f"variants.{len(variants)}.", said)
         variants.append({"label": variant.label, **_compared(said, found, baseline)})
     document: dict[str, Any] = {**shown, "variants": variants}
     target = comparison.request.target
     if target is not None and baseline is not None:
         document |= recommend(comparison.plans[0], target, baseline, runtime)
-    return document
+    return Part(name, document, tensors, {})
+
+
+def _tensors(prefix: str, said: Part) -> dict[str, Tensor]:
+    rows = {f"diagnostics.{name}": figures for name, figures in said.rows.items()}
+    return {f"{prefix}{name}": tensor for name, tensor in {**said.tensors, **rows}.items()}
 
 
 def _compared(said: Part, found: Analysis, baseline: Analysis) -> dict[str, Any]:

@@ -20,6 +20,11 @@ class Part:
     tensors: Mapping[str, Tensor]
     rows: Mapping[str, Tensor]
 
+    @property
+    def headed(self) -> dict[str, Any]:
+        """The document, with the name of its group first."""
+        return ({} if self.name is None else {"name": self.name}) | dict(self.document)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -32,3 +37,8 @@ class Answer:
     def grouped(self) -> bool:
         """Whether the parts are groups of one file."""
         return self.parts[0].name is not None
+
+    def whole(self, documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The documents of the parts, however written, with what is said for all of them."""
+        top = {"groups": documents} if self.grouped else documents[0]
+        return {**top, **self.common}

@@ -22,9 +22,12 @@ def encode(answer: Answer, tensor_format: str) -> bytes:
         answer: the parts.
         tensor_format: how tensors are written: nested, flat or base64.
     """
-    written = [_part(part, tensor_format) for part in answer.parts]
-    document = {"groups": written} if answer.grouped else written[0]
-    return dumps({**document, **answer.common})
+    return dumps(answer.whole([_part(part, tensor_format) for part in answer.parts]))
+
+
+def encode_documents(answer: Answer) -> bytes:
+    """Without the tensors beside the documents."""
+    return dumps(answer.whole([part.headed for part in answer.parts]))
 
 
 def dumps(document: Mapping[str, Any]) -> bytes:
@@ -34,8 +37,7 @@ def dumps(document: Mapping[str, Any]) -> bytes:
 
 def _part(part: Part, tensor_format: str) -> dict[str, Any]:
     """The document with its tensors behind shape and mask, as the contract shows it."""
-    named = {} if part.name is None else {"name": part.name}
-    document: dict[str, Any] = {**named, **part.document}
+    document = part.headed
     place = {name: _tensor(tensor, tensor_format) for name, tensor in part.tensors.items()}
     for key in ("diagnostics", "verdict", "numerics", "theory", "gradients", "omitted"):
         if key in document:

@@ -1,11 +1,10 @@
 """Answers as application/x-safetensors: tensors by name, the rest in the metadata `response`."""
 
-import orjson
 from safetensors.torch import save
 from torch import Tensor
 
-from service.wire.answers import Answer, Part
-from service.wire.json_answer import plain
+from service.wire.answers import Answer
+from service.wire.json_answer import dumps
 
 
 def encode(answer: Answer) -> bytes:
@@ -18,11 +17,5 @@ def encode(answer: Answer) -> bytes:
         prefix = "" if part.name is None else f"{part.name}."
         tensors |= {f"{prefix}{name}": t.contiguous() for name, t in part.tensors.items()}
         tensors |= {f"{prefix}diagnostics.{name}": t.contiguous() for name, t in part.rows.items()}
-    documents = [_document(part) for part in answer.parts]
-    whole = {"groups": documents} if answer.grouped else documents[0]
-    response = orjson.dumps({**whole, **answer.common}, default=plain).decode()
+    response = dumps(answer.whole([part.headed for part in answer.parts])).decode()
     return save(tensors, {"response": response})
-
-
-def _document(part: Part) -> dict[str, object]:
-    return ({} if part.name is None else {"name": part.name}) | dict(part.document)

@@ -119,9 +119,9 @@ ENCODINGS = {
     "/v1/softmax": (TENSORS, TENSORS),
     "/v1/sweeps": (
         {"application/json"},
-        {"application/json", "application/x-ndjson", "text/csv"} | PICTURES,
+        TENSORS | {"application/x-ndjson", "text/csv"} | PICTURES,
     ),
-    "/v1/comparisons": (TENSORS, {"application/json"} | PICTURES),
+    "/v1/comparisons": (TENSORS, TENSORS | PICTURES),
 }
 VIEW = ["batch", "head", "theme"]
 PARAMETERS = {

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from service.settings import Settings
-from tests.builders import normal
-from tests.files import EXAMPLE, file_of
+from tests.builders import normal, same_bytes
+from tests.files import EXAMPLE, file_of, response_of
 
 pytestmark = pytest.mark.anyio
 PATH, BINARY = "/v1/comparisons", "application/x-safetensors"
@@ -37,6 +38,7 @@ VARIANTS = [
     {"label": "dot", "mechanism": {"kind": "multiplicative"}},
 ]
 MASK = {"causal": "lower_right"}
+SHARE = {"saturated_share_max": 0.1}
 
 
 async def compare(client, **body):
@@ -167,6 +169,29 @@ async def test_groups_of_a_file_are_compared_each(client):
     assert found["groups"][0]["variants"][0]["saturated_share"][2] == 1
     assert "layer0.output" in found["omitted"]
     assert found["groups"][0]["shape"]["heads"] == 12
+
+
+async def test_safetensors_gives_every_row_of_every_variant(client):
+    """variants.<index>.output and .diagnostics.<name>, as POST /v1/attention gives them."""
+    answer = await client.post(
+        PATH,
+        json={"inputs": INPUTS, "mask": MASK, "variants": VARIANTS, "target": SHARE},
+        headers={"accept": BINARY},
+    )
+    assert answer.status_code == 200, answer.text[:500]
+    found, said = load(answer.content), response_of(answer.content)
+    assert [v["label"] for v in said["variants"]] == [v["label"] for v in VARIANTS]
+    assert said["recommendation"]["figure"] == "saturated_share"
+    for place, variant in enumerate(VARIANTS):
+        mechanism = {"mechanism": variant["mechanism"]} if "mechanism" in variant else {}
+        include = ["output", "diagnostics", "row_diagnostics"]
+        body = {**mechanism, "inputs": INPUTS, "mask": MASK, "include": include}
+        alone = await client.post("/v1/attention", json=body, headers={"accept": BINARY})
+        own = load(alone.content)
+        mine = {n: t for n, t in found.items() if n.startswith(f"variants.{place}.")}
+        assert mine.keys() == {f"variants.{place}.{name}" for name in own}
+        for name, tensor in own.items():
+            assert same_bytes(found[f"variants.{place}.{name}"], tensor)
 
 
 async def test_weights_of_a_file_go_to_the_variants_that_have_some(client):

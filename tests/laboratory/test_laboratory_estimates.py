@@ -18,7 +18,7 @@ from service.laboratory.comparisons import prepare_comparison, run_comparison
 from service.laboratory.softmax import prepare_softmax, run_softmax
 from service.laboratory.sweeps import prepare_sweep, run_point
 from service.runtime import Runtime
-from service.wire import json_answer
+from service.wire import json_answer, safetensors_answer
 from service.wire.answers import Answer
 from tests.builders import CPU, normal
 
@@ -107,9 +107,23 @@ COMPARISONS = {
 def test_comparisons(document):
     """All variants, and the search."""
     comparison = prepare_comparison(ComparisonRequest(**document), threads=1)
-    most, found = peak_of(lambda: run_comparison(comparison, RUNTIME))
+    most, found = peak_of(lambda: run_comparison(None, comparison, RUNTIME))
     assert most <= comparison.estimate.working_bytes
-    assert len(json_answer.dumps(found)) <= comparison.estimate.answer_bytes
+    assert (
+        len(json_answer.encode_documents(Answer([found], {}))) <= comparison.estimate.answer_bytes
+    )
+
+
+def test_comparisons_with_their_tensors():
+    """Output and every row's figures of each variant are kept until they are written."""
+    document = {"inputs": {**INPUTS, "query_length": 3000, "key_length": 3, "d_k": 2}}
+    request = ComparisonRequest(**document)
+    comparison = prepare_comparison(request, threads=1, tensors=True)
+    most, found = peak_of(lambda: run_comparison(None, comparison, RUNTIME))
+    assert most <= comparison.estimate.working_bytes
+    written = safetensors_answer.encode(Answer([found], {}))
+    assert len(written) <= comparison.estimate.answer_bytes
+    assert len(written) > 3000 * 4 * 2 * 2 * 20 * 4
 
 
 def test_the_operations_of_a_search_are_those_of_its_passes(monkeypatch):
@@ -130,5 +144,5 @@ def test_the_operations_of_a_search_are_those_of_its_passes(monkeypatch):
                     "variants": [{"label": "a"}],
                 }
             )
-            run_comparison(prepare_comparison(request, threads=1), RUNTIME)
+            run_comparison(None, prepare_comparison(request, threads=1), RUNTIME)
             assert 40 < len(passes) <= MOST_PASSES

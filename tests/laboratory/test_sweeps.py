@@ -7,14 +7,16 @@ import json
 import math
 
 import pytest
+from safetensors.torch import load
 
 from service.diagnostics import DIAGNOSTICS
 from service.settings import Settings
+from tests.files import response_of
 
 pytestmark = pytest.mark.anyio
 PATH = "/v1/sweeps"
 SMALL = {"d_k": [3, 16], "key_length": [5, 40], "query_length": 7, "repeats": 3}
-NDJSON, CSV = "application/x-ndjson", "text/csv"
+NDJSON, CSV, BINARY = "application/x-ndjson", "text/csv", "application/x-safetensors"
 SOFTMAX = {
     name
     for name, d in DIAGNOSTICS.items()
@@ -199,6 +201,22 @@ async def test_csv_has_a_column_for_every_figure(client):
             for kind, value in (*figure.items(), ("predicted", predicted)):
                 cell = line[f"{name}_{kind}"]
                 assert (float(cell) if cell else None) == value, (name, kind)
+
+
+async def test_safetensors_has_a_tensor_for_every_column(client):
+    """The same figures as JSON to the last bit, NaN for null; the rest is in the metadata."""
+    body = {**SMALL, "key_length": [1, 40]}
+    answer = await sweep(client, body, BINARY)
+    columns, rows = load(answer.content), await rows_of(client, **body)
+    assert columns["d_k"].tolist() == [row["d_k"] for row in rows]
+    assert columns["key_length"].tolist() == [row["key_length"] for row in rows]
+    for name in rows[0]["measured"]:
+        for kind in ("mean", "standard_error"):
+            found = [None if math.isnan(v) else v for v in columns[f"{name}.{kind}"].tolist()]
+            assert found == [row["measured"][name][kind] for row in rows]
+    assert math.isnan(columns["normalized_entropy.predicted"][0])
+    assert columns["entropy.predicted"][-1] == rows[-1]["predicted"]["entropy"]["value"]
+    assert response_of(answer.content)["rows"] == rows
 
 
 async def test_one_key_leaves_no_spread(client):
