@@ -14,7 +14,7 @@ from service.answer import part
 from service.attention.workers import Workers
 from service.encodings import JSON, SAFETENSORS
 from service.estimate import Estimate, estimate, needs, text_bytes
-from service.limits import Need, check
+from service.limits import Need
 from service.plan import Plan, plan
 from service.ranking import rank
 from service.report import Analysis
@@ -41,7 +41,7 @@ class Job:
         return needs((member for _, member in self.plans), self.estimate)
 
 
-def weigh(
+def prepare(
     body: bytearray,
     *,
     encoding: str,
@@ -52,6 +52,8 @@ def weigh(
     include: list[str] | None = None,
 ) -> Job:
     """Decode, validate, plan, and estimate the cost; `include` replaces what is asked for.
+
+    What it needs is still to be compared with the limits.
 
     Raises:
         ServiceError: whatever is wrong with the call.
@@ -64,34 +66,6 @@ def weigh(
     ]
     listed = Estimate(0, 0, 0, sum(map(text_bytes, call.ignored)))
     return Job(call, plans, reduce(add, costs, listed), accept)
-
-
-def prepare(
-    body: bytearray,
-    *,
-    encoding: str,
-    accept: str,
-    request: str | None,
-    settings: Settings,
-    threads: int,
-    include: list[str] | None = None,
-) -> Job:
-    """As `weigh`, and compare the estimated cost with the limits.
-
-    Raises:
-        ServiceError: whatever is wrong with the call; LimitExceeded for the first limit it exceeds.
-    """
-    job = weigh(
-        body,
-        encoding=encoding,
-        accept=accept,
-        request=request,
-        settings=settings,
-        threads=threads,
-        include=include,
-    )
-    check(job.needs, settings)
-    return job
 
 
 def decode(

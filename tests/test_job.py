@@ -14,6 +14,7 @@ from service.encodings import JSON, SAFETENSORS
 from service.errors import ServiceError
 from service.includes import INCLUDES
 from service.job import prepare, run, write
+from service.limits import check
 from service.settings import Settings
 from tests.files import header_of
 
@@ -127,6 +128,7 @@ def served(document, accept):
             settings=SETTINGS,
             threads=1,
         )
+        check(job.needs, SETTINGS)
         analyses = run(job, torch.device("cpu"), Workers(1), lambda: None)
     except ServiceError:
         return None

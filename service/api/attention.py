@@ -1,6 +1,6 @@
 """POST /v1/attention."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
@@ -12,13 +12,13 @@ from service.api import examples
 from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.mechanism_pages import described_attention
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
-from service.api.receiving import common, received
+from service.api.receiving import Received, common, received
 from service.api.state import State, state_of
 from service.api.viewing import BATCH, HEAD, THEME, Batch, Head, Theme, drawn, view_of
 from service.encodings import JSON, PNG, SAFETENSORS, SVG
 from service.engine.devices import resolve
-from service.job import Job, prepare, run, weigh, write
-from service.limits import bounded, compared
+from service.job import Job, prepare, run, write
+from service.limits import bounded, check, compared
 from service.settings import Settings
 
 router = APIRouter(tags=["attention"])
@@ -68,26 +68,40 @@ async def analyse_attention(
     accept = answer_encoding(http.headers, OFFERED)
     view = view_of(http, accept, gallery.View(batch, head, theme, accept))
     async with received(http, request=request) as given:
-        job = await state.engine.code(
-            lambda: _prepare(
-                given.body,
-                encoding=given.encoding,
-                accept=accept,
-                request=request,
-                settings=state.settings,
-                threads=state.engine.threads,
-                view=view,
-            )
-        )
+        job = await state.engine.code(lambda: _admitted(given, state, accept, request, view))
         with state.engine.admission.hold(job.estimate.peak_bytes, own=given.reserved):
             return await _answer(state, job, http, view, given.reserved)
 
 
-def _prepare(body: bytearray, *, view: gallery.View | None, **options: Any) -> Job:
-    job = prepare(body, include=None if view is None else gallery.INCLUDE, **options)
+def _admitted(
+    given: Received, state: State, accept: str, request: str | None, view: gallery.View | None
+) -> Job:
+    """The job, once its needs and its view are found to be within bounds."""
+    include = None if view is None else gallery.INCLUDE
+    job = _prepared(given, state, accept, request, include=include)
     if view is not None:
         view.check(plan.shape for _, plan in job.plans)
+    check(job.needs, state.settings)
     return job
+
+
+def _prepared(
+    given: Received,
+    state: State,
+    accept: str,
+    request: str | None,
+    *,
+    include: list[str] | None = None,
+) -> Job:
+    return prepare(
+        given.body,
+        encoding=given.encoding,
+        accept=accept,
+        request=request,
+        settings=state.settings,
+        threads=state.engine.threads,
+        include=include,
+    )
 
 
 async def _answer(
@@ -131,16 +145,7 @@ async def estimate_attention(
     refuse_unknown_parameters(http, {"request", "accept"})
     answer_encoding(http.headers, (JSON,))
     async with received(http, request=request) as given:
-        job = await state.engine.code(
-            lambda: weigh(
-                given.body,
-                encoding=given.encoding,
-                accept=accept,
-                request=request,
-                settings=state.settings,
-                threads=state.engine.threads,
-            )
-        )
+        job = await state.engine.code(lambda: _prepared(given, state, accept, request))
     return Response(orjson.dumps(_estimated(job, state.settings)), media_type=JSON)
 
 
