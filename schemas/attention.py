@@ -45,6 +45,9 @@ class IncludeGradients(Strict):
         description="Of the upstream gradient: torch.randn of the output's shape from a generator "
         "with manual_seed(2_000_000_000 + seed), so that it is not the seeded query.",
     )
+    closed_form: bool = Field(
+        default=True, description="Also by scale · Cov_p(V, K)ᵀ g, where it is defined."
+    )
 
 
 class IncludePerturbation(Strict):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.attention import Compute, ResolvedMask, ResolvedMechanism, Shape, Timing
 from schemas.diagnostics import Aggregate, Numerics, PerHead, Verdict
@@ -44,14 +44,13 @@ class ComparisonRequest(Strict):
 
     inputs: Inputs = SeededInputs()
     mask: Mask = Mask()
-    variants: Annotated[
-        list[Variant], Field(min_length=1, max_length=MOST_VARIANTS, fail_fast=True)
-    ] = Field(
-        [
-            Variant(label="scaled"),
-            Variant(label="unscaled", mechanism=ScaledDotProduct(scale=1.0)),
-        ],
-        description="Absent = with the scale 1/sqrt(d_k), and without it.",
+    variants: (
+        Annotated[list[Variant], Field(min_length=1, max_length=MOST_VARIANTS, fail_fast=True)]
+        | None
+    ) = Field(
+        None,
+        description="Absent = scaled by 1/sqrt(d_k) and unscaled; for given logits, softmax and "
+        "sparsemax.",
     )
     target: Target | None = Field(
         None, description="Absent = no recommendation, which costs about a hundred passes."
@@ -61,12 +60,15 @@ class ComparisonRequest(Strict):
         default=False, description="safetensors only: ignore entries that are no input."
     )
 
-    @model_validator(mode="after")
-    def _distinct_labels(self) -> Self:
-        if len({variant.label for variant in self.variants}) < len(self.variants):
-            message = "expected a label of its own for each variant"
-            raise ValueError(message)
-        return self
+    @field_validator("variants")
+    @classmethod
+    def _distinct_labels(cls, variants: list[Variant] | None) -> list[Variant] | None:
+        seen: dict[str, int] = {}
+        for index, variant in enumerate(variants or ()):
+            if (first := seen.setdefault(variant.label, index)) != index:
+                message = f"expected a label of its own for each; {first} and {index} have the same"
+                raise ValueError(message)
+        return variants
 
 
 class Change(Answer):
@@ -85,7 +87,8 @@ class ComparedVariant(Answer):
     verdict: Verdict
     numerics: Numerics
     saturated_share: list[float | None] = Field(
-        description="Per head: rows with a max weight of at least 0.9, pooled over the batch."
+        description="Per head, pooled over the batch: of the rows that see two keys, those with a "
+        "max weight of at least 0.9. Null without such rows, and off softmax, which the rule is of."
     )
     change: dict[str, Change]
     output_change: float | None = Field(
@@ -113,8 +116,10 @@ class Setting(Answer):
 
     reachable: bool
     value: float | None = Field(description="Null: none is needed, or none reaches the target.")
-    settings: dict[str, Any] | None = Field(
-        None, description="What to put into the baseline's mechanism: post it and see."
+    mechanism: dict[str, Any] | None = Field(
+        None,
+        description="The baseline's with this value, to be posted as it is; learned weights that "
+        "were given are given again beside it.",
     )
     measured: list[float | None] | None = Field(
         None, description="The target's figure of each head under it, from the final pass."
@@ -140,7 +145,11 @@ class ClippedHead(Answer):
 
 
 class QkClip(Answer):
-    """The largest τ, and so the mildest γ, of each head (Kimi K2, arXiv 2507.20534)."""
+    """The largest τ, and so the mildest γ, of each head (Kimi K2, arXiv 2507.20534).
+
+    γ is no option of a request: it multiplies the head's query, or its square root the head's query
+    and key weights.
+    """
 
     reachable: bool
     published_tau: float
@@ -157,7 +166,7 @@ class Recommendation(Answer):
 
     figure: str = Field(description="What the target is about.")
     target: float
-    reached: bool = Field(description="Whether every head of the baseline reaches it already.")
+    baseline_reaches: bool = Field(description="Whether every head of the baseline does already.")
     baseline: list[float | None] = Field(description="The target's figure of each head.")
     temperature: Setting
     softcap: Setting

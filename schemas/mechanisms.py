@@ -18,6 +18,8 @@ from schemas.strict import Strict
 
 QkNorm = Literal["none", "l2", "rms"]
 _FORM = Discriminator(parameters_form)
+SMALLEST_SOFTCAP, LARGEST_SOFTCAP = 1e-6, 1e9
+LARGEST_BASE = 1e9
 
 
 class LogLength(Strict):
@@ -28,7 +30,7 @@ class LogLength(Strict):
     """
 
     kind: Literal["log_length"]
-    base: Annotated[float, Field(gt=1, le=1e9)] = Field(
+    base: Annotated[float, Field(gt=1, le=LARGEST_BASE)] = Field(
         description="The number of keys at which the default scale is right, that of training."
     )
 
@@ -52,7 +54,7 @@ class MechanismOptions(Strict):
         "shows. 0 and negative are legal; a temperature t is the default divided by t. As an "
         'object {"kind": "log_length", "base": b}: the default × ln n / ln b in a row of n keys.',
     )
-    softcap: Annotated[float, Field(ge=1e-6, le=1e9)] | None = Field(
+    softcap: Annotated[float, Field(ge=SMALLEST_SOFTCAP, le=LARGEST_SOFTCAP)] | None = Field(
         None, description="c · tanh(logit / c), before bias and masks; absent = none."
     )
     normalizer: NormalizerName = "softmax"

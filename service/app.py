@@ -29,7 +29,7 @@ Post query, key and value; learn what your attention does and whether it is satu
 the logits are and ought to be, how close to one-hot each row is, how much gradient still passes
 the softmax, how far from theory, and what would mend it.
 
-**First**: open `POST /v1/attention`, choose an example, press *Try it out* and *Execute*. Large
+**First**: open `POST /v1/attention`, choose an example and press *Execute*. Large
 tensors travel as safetensors: `curl --data-binary @file.safetensors -H 'Content-Type:
 application/x-safetensors'`. `GET /v1/catalogue` explains every number.
 """

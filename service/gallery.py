@@ -10,7 +10,8 @@ from torch import Tensor
 
 from schemas.inputs import LogitInputs
 from service.attention.blocks import Unit
-from service.diagnostics.verdict import SATURATED_WEIGHT, SHARP_ENTROPY
+from service.diagnostics.aggregate import pooled
+from service.diagnostics.verdict import MAJORITY
 from service.encodings import PNG
 from service.errors import Invalid
 from service.extents import four
@@ -27,7 +28,6 @@ from service.shape import Shape
 INCLUDE = ["weights", "diagnostics"]
 """What a picture of attention needs of an analysis, whatever was asked for."""
 _COMPARED = ("normalized_entropy", "max_weight", "jacobian_trace")
-_THRESHOLDS = {"max_weight": SATURATED_WEIGHT, "normalized_entropy": SHARP_ENTROPY}
 # Measured: a drawing of 2400 x 2400 pixels holds some 90 MiB.
 DRAWING_BYTES = 128 * 2**20
 
@@ -38,8 +38,13 @@ class View:
 
     batch: int | None
     head: int | None
-    theme: Theme
+    asked_theme: Theme | None
     media_type: str
+
+    @property
+    def theme(self) -> Theme:
+        """The one asked for, or light."""
+        return self.asked_theme or "light"
 
     @property
     def form(self) -> Form:
@@ -180,11 +185,18 @@ def comparison(document: Mapping[str, Any], view: View) -> bytes:
     return draw_comparison(
         [_variant(variant, view, heads) for variant in document["variants"]],
         heads=heads,
-        thresholds=_THRESHOLDS,
+        thresholds=_thresholds(document),
+        threshold_name="target" if document.get("recommendation") else "half of the rows",
         title=f"The same inputs under {len(document['variants'])} variants{item}",
         theme=view.theme,
         form=view.form,
     )
+
+
+def _thresholds(document: Mapping[str, Any]) -> dict[str, float]:
+    """The target, where there is one; else the rule of the verdict for a head."""
+    found = document.get("recommendation")
+    return {found["figure"]: found["target"]} if found else {"saturated_share": MAJORITY}
 
 
 def _variant(variant: Mapping[str, Any], view: View, heads: range) -> VariantFigures:
@@ -203,10 +215,6 @@ def _variant(variant: Mapping[str, Any], view: View, heads: range) -> VariantFig
 
 def by_head(figure: Mapping[str, Any], batch: int | None, heads: range) -> list[float | None]:
     """The mean over rows of one batch item, or of all."""
-    means, rows = torch.as_tensor(figure["mean"]).double(), torch.as_tensor(figure["rows"]).double()
-    if batch is not None:
-        found = means[batch]
-    else:
-        found = torch.where(rows > 0, means * rows, 0.0).sum(0) / rows.sum(0)
-    values = found.tolist()
+    means, rows = torch.as_tensor(figure["mean"]), torch.as_tensor(figure["rows"])
+    values = (pooled(means, rows, (0,)) if batch is None else means[batch]).tolist()
     return [values[head] if math.isfinite(values[head]) else None for head in heads]

@@ -70,7 +70,7 @@ def measure_gradients(
         _forward(plan, scored, statistics),
         on_heads,
         uniform=domains.relative_gradient(plan.request) is None,
-        closed=domains.closed_form(plan.request) is None,
+        closed=_closed_form(plan) is None,
         shape=plan.shape,
         workers=runtime.workers,
         checkpoint=runtime.checkpoint,
@@ -88,11 +88,18 @@ def measure_gradients(
         parameters={n: float(_pooled_rms(g)) for n, g in on_weights.items()},
         projected={n: _rms(g) for n, g in own.items()} if plan.shape.model is not None else {},
         closed_form=None if found.closed is None else _rms(found.closed),
-        closed_form_reason=domains.closed_form(plan.request),
+        closed_form_reason=_closed_form(plan),
         relative_to_uniform=_relative(found),
         vanished_rows=_vanished(found, statistics),
         relative_reason=domains.relative_gradient(plan.request),
     )
+
+
+def _closed_form(plan: Plan) -> str | None:
+    """Why there is no closed form."""
+    if not plan.include.gradients.closed_form:
+        return "not asked for"
+    return domains.closed_form(plan.request)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from service.api import examples
 from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.mechanism_pages import described_attention
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
-from service.api.receiving import Received, common, received
+from service.api.receiving import Received, common, received, unless_gone
 from service.api.state import State, state_of
 from service.api.viewing import BATCH, HEAD, THEME, Batch, Head, Theme, drawn, view_of
 from service.encodings import JSON, PNG, SAFETENSORS, SVG
@@ -60,7 +60,7 @@ async def analyse_attention(
     request: RequestParameter = None,
     batch: Batch = None,
     head: Head = None,
-    theme: Theme = "light",
+    theme: Theme = None,
 ) -> Response:
     """Answer one call; what the docs page says of it is made from the tables."""
     state = state_of(http)
@@ -109,10 +109,12 @@ async def _answer(
 ) -> Response:
     engine = state.engine
     device = resolve(job.call.options.compute.device)
-    timed = await engine.compute(lambda checkpoint: run(job, device, engine.workers, checkpoint))
+    timed = await unless_gone(
+        http, engine.compute(lambda checkpoint: run(job, device, engine.workers, checkpoint))
+    )
     if view is not None:
         own = reserved + job.estimate.peak_bytes
-        return await drawn(state, view, lambda: gallery.attention(timed.result, view), own=own)
+        return await drawn(http, view, lambda: gallery.attention(timed.result, view), own=own)
     said = common(http, device, timed)
     content = await engine.code(lambda: write(job, timed.result, said))
     return Response(content, media_type=job.accept)

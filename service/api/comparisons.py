@@ -44,7 +44,7 @@ OFFERED = (JSON, SAFETENSORS, PNG, SVG)
             "model": ComparisonAnswer | GroupedComparisonAnswer,
             "description": "The variants beside the baseline, and the recommendation; for a file "
             "of groups, a comparison for each.",
-            "content": {SAFETENSORS: BINARY, PNG: BINARY, SVG: TEXT},
+            "content": {JSON: {}, SAFETENSORS: BINARY, PNG: BINARY, SVG: TEXT},
         },
         **problems(400, 406, 408, 413, 415, 422, 429, 500, 503, 504),
     },
@@ -54,7 +54,7 @@ async def compare_attention(
     request: RequestParameter = None,
     batch: Batch = None,
     head: Head = None,
-    theme: Theme = "light",
+    theme: Theme = None,
 ) -> Response:
     """Scales, temperatures, softcaps, QK-norm, normalisers and mechanisms on the same inputs, given
     or seeded: every diagnostic with its change against the first variant, the verdict, and how far
@@ -78,7 +78,7 @@ async def compare_attention(
             if view is not None:
                 own = given.reserved + job.estimate.peak_bytes
                 draw = partial(gallery.comparison, parts[0].document, view)
-                return await drawn(state, view, draw, own=own)
+                return await drawn(http, view, draw, own=own)
             answer = Answer(parts, {"omitted": list(job.call.ignored), **said})
             content = await state.engine.code(lambda: _written(answer, accept))
             return Response(content, media_type=accept)
@@ -107,7 +107,7 @@ def _prepare(
             prepared.append((name, member))
     job = _Job(call, tuple(prepared))
     if view is not None:
-        gallery.check_comparison(grouped=call.grouped, variants=len(call.options.variants))
+        gallery.check_comparison(grouped=call.grouped, variants=len(prepared[0][1].labels))
         view.check(comparison.plans[0].shape for _, comparison in prepared)
     check((need for _, comparison in prepared for need in comparison.needs), settings)
     check(job.estimate.needs, settings)

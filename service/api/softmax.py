@@ -1,5 +1,6 @@
 """POST /v1/softmax."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -8,7 +9,7 @@ from schemas.softmax import SoftmaxAnswer, SoftmaxRequest
 from service.api import examples
 from service.api.documentation import BINARY, problems, request_body
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
-from service.api.receiving import Received, common, received
+from service.api.receiving import Received, common, received, unless_gone
 from service.api.state import State, state_of
 from service.encodings import JSON, SAFETENSORS
 from service.engine.devices import resolve
@@ -16,7 +17,7 @@ from service.laboratory.softmax import SoftmaxJob, prepare_softmax, run_softmax
 from service.limits import check
 from service.runtime import Runtime
 from service.wire import json_answer, json_call, safetensors_answer, safetensors_call
-from service.wire.answers import Answer
+from service.wire.answers import Answer, Part
 
 router = APIRouter(tags=["laboratory"])
 OFFERED = (JSON, SAFETENSORS)
@@ -32,7 +33,7 @@ OFFERED = (JSON, SAFETENSORS)
         200: {
             "model": SoftmaxAnswer,
             "description": "Weights, every figure of each row, and the Jacobian where asked for.",
-            "content": {SAFETENSORS: BINARY},
+            "content": {JSON: {}, SAFETENSORS: BINARY},
         },
         **problems(400, 406, 408, 413, 415, 422, 429, 500, 503, 504),
     },
@@ -72,9 +73,11 @@ def _prepare(given: Received, accept: str, request: str | None, state: State) ->
 
 async def _answer(http: Request, state: State, job: SoftmaxJob, accept: str) -> Response:
     engine, device = state.engine, resolve("auto")
-    timed = await engine.compute(
-        lambda checkpoint: run_softmax(job, Runtime(device, engine.workers, checkpoint))
-    )
+
+    def work(checkpoint: Callable[[], None]) -> Part:
+        return run_softmax(job, Runtime(device, engine.workers, checkpoint))
+
+    timed = await unless_gone(http, engine.compute(work))
     answer = Answer([timed.result], common(http, device, timed))
 
     def write() -> bytes:

@@ -1,7 +1,8 @@
 """POST /v1/sweeps: a table, or its rows as they are done."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ from service.wire.answers import Answer, Part
 router = APIRouter(tags=["laboratory"])
 OFFERED = (JSON, NDJSON, CSV, SAFETENSORS, PNG, SVG)
 Row = dict[str, Any]
+_LAST_LINE_S = 1.0
 
 
 @router.post(
@@ -47,6 +49,7 @@ Row = dict[str, Any]
             "model": SweepAnswer,
             "description": "A row for each point of the grid.",
             "content": {
+                JSON: {},
                 NDJSON: {"schema": {"$ref": "#/components/schemas/SweepLine"}},
                 CSV: TEXT,
                 SAFETENSORS: BINARY,
@@ -57,7 +60,7 @@ Row = dict[str, Any]
         **problems(400, 406, 408, 413, 415, 422, 429, 500, 503, 504),
     },
 )
-async def sweep_attention(http: Request, theme: Theme = "light") -> Response:
+async def sweep_attention(http: Request, theme: Theme = None) -> Response:
     """Seeded scaled dot-product attention over d_k × scale × key_length: every diagnostic with its
     standard error over the repeats, RMS gradients, the share of saturated rows, and beside them
     what theory predicts at exactly that number of keys. `{}` is the classic table.
@@ -81,11 +84,11 @@ async def sweep_attention(http: Request, theme: Theme = "light") -> Response:
             lines = _lines(http, running, running.rows())
             # The first row comes before the headers: what is wrong still gets a status.
             first = await unless_gone(http, anext(lines))
-            return _Stream(_after(first, lines), stack.pop_all())
+            return _Stream(_after(first, lines), running.series, stack.pop_all())
         rows = await unless_gone(http, _all(running.rows()))
         if view is not None:
             own = peak + given.reserved
-            return await drawn(state, view, lambda: gallery.sweep(rows, view), own=own)
+            return await drawn(http, view, lambda: gallery.sweep(rows, view), own=own)
         return await _table(http, running, rows, accept)
 
 
@@ -177,13 +180,18 @@ async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 
 class _Stream(StreamingResponse):
-    """Gives back what is held for it, however it ends: also where the caller goes away."""
+    """Gives back what is held for it, however it ends: where the caller goes away or reads nothing.
 
-    def __init__(self, lines: AsyncIterator[bytes], held: AsyncExitStack) -> None:
+    The deadline of the computations is that of the reader too, and a moment for the last line.
+    """
+
+    def __init__(self, lines: AsyncIterator[bytes], series: Series, held: AsyncExitStack) -> None:
         super().__init__(lines, media_type=NDJSON)
-        self._held = held
+        self._series, self._held = series, held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the lines until the last one, or until nobody reads them."""
         async with self._held:
-            await super().__call__(scope, receive, send)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._series.left_s + _LAST_LINE_S):
+                    await super().__call__(scope, receive, send)

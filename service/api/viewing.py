@@ -5,14 +5,16 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from service.api.state import State
+from service.api.receiving import unless_gone
+from service.api.state import state_of
 from service.encodings import PICTURES
 from service.errors import Invalid
 from service.gallery import DRAWING_BYTES, View
 from service.pictures.palettes import Theme as ThemeName
 
 BATCH, HEAD, THEME = "batch", "head", "theme"
-Theme = Annotated[ThemeName, Query(description="Of a picture.")]
+# Without a default in the document: the docs page would send it with every answer asked for.
+Theme = Annotated[ThemeName | None, Query(description="Of a picture: absent = light.")]
 Batch = Annotated[int | None, Query(ge=0, description="Of a picture: the batch item; absent = 0.")]
 Head = Annotated[int | None, Query(ge=0, description="Of a picture: absent = all, in a grid.")]
 # What is drawn holds text of the caller's: a browser that opens it alone must not run anything.
@@ -38,12 +40,13 @@ def view_of(http: Request, accept: str, view: View) -> View | None:
     return None
 
 
-async def drawn(state: State, view: View, draw: Callable[[], bytes], *, own: int) -> Response:
+async def drawn(http: Request, view: View, draw: Callable[[], bytes], *, own: int) -> Response:
     """A picture, drawn off the event loop; `own` is what the request holds already.
 
     Raises:
         Busy: what is in flight leaves too little memory.
     """
-    with state.engine.admission.hold(DRAWING_BYTES, own=own):
-        content = await state.engine.draw(draw)
+    engine = state_of(http).engine
+    with engine.admission.hold(DRAWING_BYTES, own=own):
+        content = await unless_gone(http, engine.draw(draw))
     return Response(content, media_type=view.media_type, headers=_LOCKED)

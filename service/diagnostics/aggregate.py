@@ -42,6 +42,13 @@ def aggregate_all(figures: Mapping[str, Tensor], units: Mapping[str, str]) -> di
     return {name: Aggregated(units[name], *column) for name, *column in columns}
 
 
+def pooled(mean: Tensor, rows: Tensor, axes: tuple[int, ...] = (0, 1)) -> Tensor:
+    """The mean over all rows along further axes of (batch, heads), NaN where there is none."""
+    count = rows.double()
+    total = torch.where(rows > 0, mean.double() * count, 0.0).sum(axes)
+    return total / count.sum(axes)
+
+
 def undefined(batch: int, heads: int, unit: str, reason: str) -> Aggregated:
     """A figure that these inputs do not give."""
     nan = torch.full((batch, heads), float("nan"), dtype=torch.float64)

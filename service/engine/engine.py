@@ -164,6 +164,11 @@ class Series:
     def __init__(self, engine: Engine, ticket: Ticket) -> None:
         self._engine, self._ticket = engine, ticket
 
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline, 0 after it."""
+        return max(0.0, self._ticket.deadline - monotonic())
+
     async def compute(self, work: Work[Result]) -> Timed[Result]:
         """The next of them; as `Engine.compute`, without taking a place."""
         return await self._engine.run(self._ticket, work)

@@ -84,11 +84,24 @@ class Bench:
         return evaluate(_FIGURES, self._rows(attended))
 
     @torch.inference_mode()
+    def overflowed(self) -> list[int]:
+        """The heads with rows whose logits overflow: those are in no figure."""
+        statistics = self._attend(self._scored.logits, Wanted(output=False)).statistics
+        rows = (statistics.overflowed > 0).sum((0, 2))
+        return [head for head, count in enumerate(rows.tolist()) if count]
+
+    @torch.inference_mode()
     def output(
         self, *, temperature: Tensor | None = None, softcap: Tensor | None = None
     ) -> Tensor | None:
         """The heads' output (batch, heads, N, d_v), before any projection."""
         return self._attend(self._logits(temperature, softcap), Wanted()).output
+
+    @torch.inference_mode()
+    def finished(self, output: Tensor) -> Tensor:
+        """The mechanism's output from that of the heads: projected, where it is."""
+        prepared = self._scored.prepared
+        return output if prepared is None or prepared.finish is None else prepared.finish(output)
 
     @torch.inference_mode()
     def extremes(self) -> tuple[Tensor, float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from service.diagnostics.evidence import QK_CLIP_THRESHOLD
 from service.laboratory.numbers import finite, plain
 from service.laboratory.search import Found, round_towards
-from service.laboratory.trial import Effect, Trial
+from service.laboratory.trial import Effect, Trial, beside_the_bias, heads_named
 
 
 def clip_document(trial: Trial, temperatures: Found, limit: float) -> dict[str, Any]:
@@ -31,9 +31,12 @@ def clip_document(trial: Trial, temperatures: Found, limit: float) -> dict[str, 
         _head(trial, own, head, taus[head], float(gammas[head]), float(published[head]), limit)
         for head in range(trial.heads)
     ]
-    reachable = bool(own.reached.all())
+    missed = [entry["head"] for entry in heads if not entry["reachable"]]
+    reachable = not missed
+    why = f"no gamma reaches the target for {heads_named(missed)}{beside_the_bias(trial)}"
     return {
         "reachable": reachable,
+        **({} if reachable else {"reason": why}),
         **said,
         "published_reached": bool(trial.effect(temperature=1 / published).reached.all()),
         "output_change": own.output_change if reachable else None,

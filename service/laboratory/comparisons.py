@@ -1,7 +1,8 @@
 """Comparisons: the same inputs under several mechanisms, beside the first of them."""
 
 import math
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from schemas.attention import AttentionRequest
 from schemas.comparisons import ComparisonRequest, Variant
+from schemas.mechanisms import ScaledDotProduct
 from service.analysis import analyse
 from service.answer import part
-from service.diagnostics.aggregate import Aggregated
-from service.errors import Invalid
+from service.diagnostics.aggregate import Aggregated, pooled
+from service.errors import DtypeMismatch, Invalid, InvalidMask, NonFinite
 from service.estimate import Estimate, estimate, needs
 from service.laboratory.bench import saturated_share
 from service.laboratory.numbers import finite, plain, relative_change, relative_changes
@@ -37,6 +39,7 @@ class Comparison:
     """
 
     request: ComparisonRequest
+    labels: tuple[str, ...]
     plans: tuple[Plan, ...]
     estimate: Estimate
     tensors: bool
@@ -61,7 +64,9 @@ def prepare_comparison(
             pointer="/inputs/kind",
         )
     include = [*_INCLUDE, "row_diagnostics"] if tensors else [*_INCLUDE]
-    plans = tuple(_plan(request, variant, include) for variant in request.variants)
+    variants = request.variants or _default_variants(request)
+    numbered = enumerate(variants)
+    plans = tuple(_plan(request, index, variant, include) for index, variant in numbered)
     total = Estimate(0, 0, 0, 0)
     for member in plans:
         cost = estimate(member, threads=threads, json=not tensors)
@@ -70,7 +75,8 @@ def prepare_comparison(
         searched = estimate(plans[0], threads=threads, json=True)
         said = 8192 + 1024 * plans[0].shape.heads
         total += replace(searched, flops=MOST_PASSES * searched.flops, answer_bytes=said)
-    return Comparison(request, plans, total, tensors)
+    labels = tuple(variant.label for variant in variants)
+    return Comparison(request, labels, plans, total, tensors)
 
 
 def _shown_bytes(member: Plan, cost: Estimate, *, tensors: bool) -> int:
@@ -82,7 +88,15 @@ def _shown_bytes(member: Plan, cost: Estimate, *, tensors: bool) -> int:
     return 2 * cost.answer_bytes - output
 
 
-def _plan(request: ComparisonRequest, variant: Variant, include: list[str]) -> Plan:
+def _default_variants(request: ComparisonRequest) -> list[Variant]:
+    if request.inputs.kind == "logits":
+        sparse = ScaledDotProduct(normalizer="sparsemax")
+        return [Variant(label="softmax"), Variant(label="sparsemax", mechanism=sparse)]
+    unscaled = ScaledDotProduct(scale=1.0)
+    return [Variant(label="scaled"), Variant(label="unscaled", mechanism=unscaled)]
+
+
+def _plan(request: ComparisonRequest, index: int, variant: Variant, include: list[str]) -> Plan:
     asked = {
         "mechanism": variant.mechanism,
         "inputs": request.inputs,
@@ -90,13 +104,23 @@ def _plan(request: ComparisonRequest, variant: Variant, include: list[str]) -> P
         "compute": request.compute,
         "include": include,
     }
-    with blaming_variant(variant.label):
+    with _blaming_variant(index, variant.label):
         return plan(AttentionRequest.model_validate(asked))
 
 
-def blaming_variant(label: str) -> AbstractContextManager[None]:
-    """What is invalid inside is said of this variant."""
-    return blaming(label, kind="variant")
+@contextmanager
+def _blaming_variant(index: int, label: str) -> Iterator[None]:
+    """What is invalid inside is said of this variant, unless the inputs or the mask are."""
+    shared: Invalid | None = None
+    with blaming(label, kind="variant", moved=("/mechanism", f"/variants/{index}/mechanism")):
+        try:
+            yield
+        except (NonFinite, DtypeMismatch, InvalidMask) as error:
+            if any(fault.pointer.startswith("/mechanism") for fault in error.faults):
+                raise
+            shared = error
+    if shared is not None:
+        raise shared
 
 
 def run_comparison(name: str | None, comparison: Comparison, runtime: Runtime) -> Part:
@@ -109,15 +133,16 @@ def run_comparison(name: str | None, comparison: Comparison, runtime: Runtime) -
     variants: list[dict[str, Any]] = []
     shown: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
-    for variant, member in zip(comparison.request.variants, comparison.plans, strict=True):
-        with blaming_variant(variant.label):
+    named = zip(comparison.labels, comparison.plans, strict=True)
+    for index, (label, member) in enumerate(named):
+        with _blaming_variant(index, label):
             found = analyse(member, runtime)
         baseline = baseline or found
         said = part(None, found)
         shown = shown or {name: said.document[name] for name in ("shape", "mask")}
         if comparison.tensors:
-            tensors |= _tensors(f"variants.{len(variants)}.", said)
-        variants.append({"label": variant.label, **_compared(said, found, baseline)})
+            tensors |= _tensors(f"variants.{index}.", said)
+        variants.append({"label": label, **_compared(said, found, baseline)})
     document: dict[str, Any] = {**shown, "variants": variants}
     target = comparison.request.target
     if target is not None and baseline is not None:
@@ -153,16 +178,11 @@ def _shares(found: Analysis) -> Tensor:
 
 def _change(figure: Aggregated, baseline: Aggregated) -> dict[str, Any]:
     return {
-        "mean": finite(_pooled(figure) - _pooled(baseline)),
+        "mean": finite(
+            float(pooled(figure.mean, figure.rows) - pooled(baseline.mean, baseline.rows))
+        ),
         "heads": [plain(row) for row in figure.mean.double() - baseline.mean.double()],
     }
-
-
-def _pooled(figure: Aggregated) -> float:
-    """The mean over all rows where it is defined."""
-    rows = figure.rows.double()
-    total = torch.where(figure.rows > 0, figure.mean.double() * rows, 0.0).sum()
-    return float(total / rows.sum())
 
 
 def output_change(

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from service.theory.asymptotes import critical_sigma, entropy_limit, participation_limit
+from service.theory.asymptotes import LIMIT, critical_sigma, entropy_limit, participation_limit
 from service.theory.normal_queries import expected_rows
-from service.theory.scores import expected_row_variance
+from service.theory.scores import FOOTNOTE, expected_row_variance
 
 VARIANCE = (
-    "(1 - 1/n) d_k, and scale^2 times that for logits: Vaswani et al. 2017, arXiv 1706.03762, "
-    "footnote 4, as the variance within a row of n keys"
+    f"(1 - 1/n) d_k, and scale^2 times that for logits: {FOOTNOTE}, as the variance within a row "
+    "of n keys"
 )
 _ROWS = (
     "with w = exp(y + sigma Z), phi = E exp(-w), Z normal: exact for n iid N(0, sigma^2) logits, "
@@ -19,7 +19,6 @@ _ROWS = (
 )
 ENTROPY = f"n int E[w exp(-w) (-0.5772 - ln w)] phi^(n-1) dy {_ROWS}"
 SQUARES = f"sum p^2 = n int E[w^2 exp(-w)] phi^(n-1) dy {_ROWS}"
-LIMIT = "n -> infinity only, far off at finite n: random energy model, arXiv 2505.24333"
 
 
 def predictions(d_k: int, scale: float, keys: int) -> dict[str, dict[str, Any]]:

@@ -8,13 +8,14 @@ from service.laboratory.clipping import clip_document
 from service.laboratory.numbers import plain
 from service.laboratory.remedies import remedy_document, softcap_of, temperature_of
 from service.laboratory.search import GRID
-from service.laboratory.trial import Trial
+from service.laboratory.trial import Trial, heads_named
 from service.plan import Plan
 from service.report import Analysis
 from service.runtime import Runtime
 
-# Two walks along the grid, each bisected some twenty times, and the passes that verify.
-MOST_PASSES = 2 * (GRID + 20) + 16
+# Two walks along the grid, each bisected at most 22 times (scores up to float64's largest), what is
+# measured before, and what is verified after: counted by a test.
+MOST_PASSES = 2 * (GRID + 22) + 32
 
 
 def unsuitable(member: Plan, target: Target) -> str | None:
@@ -30,11 +31,22 @@ def unsuitable(member: Plan, target: Target) -> str | None:
     return None
 
 
+def _overflow(heads: list[int]) -> str:
+    return (
+        f"logits of {heads_named(heads)} overflow, and their rows are in no figure "
+        " (numerics.overflowed_logits): check the size of query, key and scale, or compute "
+        "in float64"
+    )
+
+
 def recommend(member: Plan, target: Target, baseline: Analysis, runtime: Runtime) -> dict[str, Any]:
     """The recommendation for the baseline, or the reason why there is none."""
     if (reason := unsuitable(member, target)) is not None:
         return {"recommendation": None, "reason": reason}
-    trial = Trial(Aim.of(target), Bench(member, runtime))
+    bench = Bench(member, runtime)
+    if overflowed := bench.overflowed():
+        return {"recommendation": None, "reason": _overflow(overflowed)}
+    trial = Trial(Aim.of(target), bench)
     temperatures, hottest = trial.temperatures()
     softcaps, tightest = trial.softcaps()
     temperature = temperature_of(trial, temperatures, hottest)
@@ -43,7 +55,7 @@ def recommend(member: Plan, target: Target, baseline: Analysis, runtime: Runtime
         "recommendation": {
             "figure": trial.aim.figure,
             "target": trial.aim.target,
-            "reached": bool(trial.fine.all()),
+            "baseline_reaches": bool(trial.fine.all()),
             "baseline": plain(trial.before),
             "temperature": remedy_document(trial, temperature, baseline, runtime),
             "softcap": remedy_document(trial, softcap, baseline, runtime),

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from schemas.attention import AttentionRequest
-from schemas.mechanisms import LogLength
+from schemas.mechanisms import LARGEST_BASE, LogLength
+from schemas.parameters import SeededWeights
 from service.analysis import analyse
 from service.laboratory.numbers import plain, relative_change
 from service.laboratory.search import Found, round_towards
-from service.laboratory.trial import Effect, Trial
+from service.laboratory.trial import Effect, Trial, beside_the_bias, heads_named
 from service.plan import plan
 from service.report import Analysis
 from service.runtime import Runtime
 from service.scales import RowScale
 
-_LARGEST_BASE = 1e9
+_NO_BASE = f"a log_length of this effect would have a base above {LARGEST_BASE:.0e}: give a number"
 # A value that a rounding in the last pass let slip is moved on by a thousandth.
 _NUDGES = 3
 
@@ -45,7 +45,7 @@ def temperature_of(trial: Trial, found: Found, limit: float) -> Remedy:
             # default · ln n / ln base / t = default · ln n / ln base^t
             base = scale.base**value if value < 64 else float("inf")
             return (
-                None if base > _LARGEST_BASE else {"scale": LogLength(kind="log_length", base=base)}
+                None if base > LARGEST_BASE else {"scale": LogLength(kind="log_length", base=base)}
             )
         return None if scale is None else {"scale": scale / value}
 
@@ -81,24 +81,25 @@ def remedy_document(
     most = None if bool(own.reached.all()) else _strongest(trial, remedy)
     heads = [_head(trial, remedy, own, most, head) for head in range(trial.heads)]
     if bool(trial.fine.all()):
-        kept = {"value": None, "settings": None, "measured": plain(trial.before)}
+        kept = {"value": None, "mechanism": None, "measured": plain(trial.before)}
         return {"reachable": True, **kept, "output_change": 0.0, "heads": heads}
     missed = [entry["head"] for entry in heads if not entry["reachable"]]
     if missed:
-        return {**_nothing(_listed(missed, remedy)), "heads": heads}
+        return {**_nothing(_listed(trial, missed, remedy)), "heads": heads}
     return {**_common(trial, remedy, baseline, runtime), "heads": heads}
 
 
 def _nothing(reason: str) -> dict[str, Any]:
-    empty = dict.fromkeys(("value", "settings", "measured", "output_change"))
+    empty = dict.fromkeys(("value", "mechanism", "measured", "output_change"))
     return {"reachable": False, **empty, "reason": reason}
 
 
-def _listed(missed: list[int], remedy: Remedy) -> str:
-    shown = ", ".join(map(str, missed[:8])) + (" and others" if len(missed) > 8 else "")
-    which = f"heads {shown}" if len(missed) > 1 else f"head {shown}"
+def _listed(trial: Trial, missed: list[int], remedy: Remedy) -> str:
     way = "up" if remedy.upwards else "down"
-    return f"no {remedy.name} {way} to {remedy.limit:.4g} reaches the target for {which}"
+    return (
+        f"no {remedy.name} {way} to {remedy.limit:.4g} reaches the target for "
+        f"{heads_named(missed)}{beside_the_bias(trial)}"
+    )
 
 
 def _strongest(trial: Trial, remedy: Remedy) -> Effect:
@@ -108,26 +109,25 @@ def _strongest(trial: Trial, remedy: Remedy) -> Effect:
 def _head(
     trial: Trial, remedy: Remedy, own: Effect, most: Effect | None, head: int
 ) -> dict[str, Any]:
-    fine, reachable = bool(trial.fine[head]), bool(own.reached[head])
-    entry = {
-        "head": head,
-        "reachable": reachable,
-        "value": None if fine or not reachable else float(remedy.found.values[head]),
-        "baseline": plain(trial.before)[head],
-        "measured": own.figures[head] if reachable else None,
-        "output_change": own.output_changes[head] if reachable else None,
-    }
-    if reachable or most is None:
-        return entry
-    return {**entry, "reason": _why(trial, remedy, most.figures[head])}
+    before = plain(trial.before)[head]
+    entry = {"head": head, "reachable": True, "value": None, "baseline": before}
+    if bool(trial.fine[head]):
+        return {**entry, "measured": before, "output_change": 0.0}
+    if bool(own.reached[head]):
+        value = float(remedy.found.values[head])
+        moved = own.output_changes[head]
+        return {**entry, "value": value, "measured": own.figures[head], "output_change": moved}
+    reason = "the value that the search found misses the target in its final pass"
+    if most is not None and not bool(remedy.found.reachable[head]):
+        reason = _why(trial, remedy, most.figures[head])
+    return {**entry, "reachable": False, "measured": None, "output_change": None, "reason": reason}
 
 
 def _why(trial: Trial, remedy: Remedy, figure: float | None) -> str:
     """What the strongest setting comes to."""
     at = f"even a {remedy.name} of {remedy.limit:.4g}, which sets hardly any score apart, gives"
     said = f"{at} {trial.aim.figure} {'nothing' if figure is None else f'{figure:.4g}'}"
-    biased = trial.bench.plan.request.mask.bias is not None
-    return said + ("; it does not touch the bias" if biased else "")
+    return said + beside_the_bias(trial)
 
 
 def _common(trial: Trial, remedy: Remedy, baseline: Analysis, runtime: Runtime) -> dict[str, Any]:
@@ -140,9 +140,10 @@ def _common(trial: Trial, remedy: Remedy, baseline: Analysis, runtime: Runtime) 
             return {
                 "reachable": True,
                 "value": value,
-                "settings": settings,
+                "mechanism": settings and _posted(trial, settings),
                 "measured": effect.figures,
                 "output_change": effect.output_change,
+                **({} if settings is not None else {"reason": _NO_BASE}),
             }
         value = round_towards(value * (1.001 if remedy.upwards else 0.999), upwards=remedy.upwards)
     return _nothing("no one value suits every head; each has its own below")
@@ -151,27 +152,23 @@ def _common(trial: Trial, remedy: Remedy, baseline: Analysis, runtime: Runtime) 
 def _verified(
     trial: Trial, remedy: Remedy, value: float, baseline: Analysis, runtime: Runtime
 ) -> tuple[Effect, dict[str, Any] | None]:
-    """The final pass: the analysis that the caller gets by posting the settings back."""
+    """The final pass: the analysis that the caller gets by posting the mechanism."""
     settings = remedy.settings(value)
     if settings is None:
         return remedy.effect(torch.full((trial.heads,), value, dtype=torch.float64)), None
     request = trial.bench.plan.request
     mechanism = request.mechanism.model_copy(update=settings)
-    posted = AttentionRequest.model_validate(
-        {
-            "mechanism": mechanism,
-            "inputs": request.inputs,
-            "mask": request.mask,
-            "compute": request.compute,
-            "include": ["output", "diagnostics"],
-        }
-    )
-    found = analyse(plan(posted), runtime)
+    found = analyse(plan(request.model_copy(update={"mechanism": mechanism})), runtime)
     measured = trial.aim.measure(found.rows)
     change = None
     if "output" in found.tensors:
         change = relative_change(found.tensors["output"], baseline.tensors["output"])
-    effect = Effect(measured, trial.aim.reached(measured), change, [])
-    scale = settings.get("scale")
-    written = {"scale": scale.model_dump()} if isinstance(scale, LogLength) else settings
-    return effect, written
+    return Effect(measured, trial.aim.reached(measured), change, []), settings
+
+
+def _posted(trial: Trial, settings: dict[str, Any]) -> dict[str, Any]:
+    """The baseline's mechanism with these settings, without learned weights that were given."""
+    mechanism = trial.bench.plan.request.mechanism.model_copy(update=settings)
+    source = trial.bench.plan.mechanism.source(mechanism)
+    drawn = isinstance(source, SeededWeights)
+    return mechanism.model_dump(exclude=None if drawn else {"parameters"}, exclude_none=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from schemas.attention import AttentionRequest
@@ -9,7 +10,7 @@ from schemas.inputs import LogitInputs
 from schemas.softmax import MOST_JACOBIAN_KEYS, SoftmaxRequest
 from service.analysis import analyse
 from service.answer import part
-from service.errors import Invalid, ShapeMismatch
+from service.errors import Invalid, NonFinite, ShapeMismatch
 from service.estimate import Estimate, estimate, needs
 from service.extents import four
 from service.limits import Need
@@ -39,6 +40,7 @@ def prepare_softmax(request: SoftmaxRequest, *, threads: int, json: bool) -> Sof
 
     Raises:
         ShapeMismatch, Invalid: logits without an axis, or too many keys for Jacobians.
+        NonFinite: NaN or +∞.
     """
     logits: Tensor = request.logits
     if logits.dim() not in (1, 2, 3, 4) or 0 in logits.shape:
@@ -47,6 +49,7 @@ def prepare_softmax(request: SoftmaxRequest, *, threads: int, json: bool) -> Sof
             f"found shape {list(logits.shape)}",
             pointer="/logits",
         )
+    _refuse_nonfinite(logits)
     keys = logits.shape[-1]
     if request.jacobian and keys > MOST_JACOBIAN_KEYS:
         raise Invalid(
@@ -60,6 +63,16 @@ def prepare_softmax(request: SoftmaxRequest, *, threads: int, json: bool) -> Sof
     if request.jacobian:
         cost += _jacobian_cost(member, json=json)
     return SoftmaxJob(request, member, cost)
+
+
+def _refuse_nonfinite(logits: Tensor) -> None:
+    bad = torch.isnan(logits) | (logits == float("inf"))
+    if bool(bad.any()):
+        raise NonFinite(
+            f"logits hold {int(bad.sum()):,} NaN or +∞ values, the first at "
+            f"{bad.nonzero()[0].tolist()}; expected finite numbers or −∞ (null in JSON)",
+            pointer="/logits",
+        )
 
 
 def _jacobian_cost(member: Plan, *, json: bool) -> Estimate:
@@ -92,4 +105,5 @@ def jacobian(weights: Tensor) -> Tensor:
     rest = (wide.sum(-1, keepdim=True) - wide).scatter(-1, at, others.sum(-1, keepdim=True))
     found = wide.unsqueeze(-1) * -wide.unsqueeze(-2)
     found.diagonal(dim1=-2, dim2=-1).copy_(wide * rest)
+    found.add_(0.0)  # no key of weight 0 has a −0
     return found.to(weights.dtype).view(*weights.shape, weights.shape[-1])

@@ -33,33 +33,44 @@ SCALES: dict[str, Callable[[int], float]] = {
 # threads that wait for one interpreter; at four times as much two threads are twice as fast.
 _SHARED_ELEMENTS = 2**17
 _ROW_BYTES = 16_384
+# An analysis of hardly any work takes some 6 ms on one busy core: so much work is done meanwhile.
+_FIXED_FLOPS = 10**8
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point of the grid, and the analyses of its repeats."""
+    """One point of the grid."""
 
+    request: SweepRequest
     d_k: int
     scale: str | float
     scale_value: float
     key_length: int
     seeds: tuple[int, ...]
-    plans: tuple[Plan, ...]
+
+    @property
+    def name(self) -> str:
+        """Which one it is, in words."""
+        return f"d_k {self.d_k}, key_length {self.key_length}"
+
+    def planned(self, seed: int) -> Plan:
+        """The analysis of one repeat; shapes and cost are those of all."""
+        return plan(_request(self.request, self.key_length, self.d_k, self.scale_value, seed))
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A validated request, its points in order, and what it costs at most."""
+    """A validated request, its points in order, what each needs, and what all cost at most."""
 
     request: SweepRequest
     points: tuple[Point, ...]
+    elements: tuple[Need, ...]
     estimate: Estimate
 
     @property
     def needs(self) -> list[Need]:
-        """What is compared with the limits: the largest point in memory, all points in work."""
-        largest = (element_needs(point.plans[0]) for point in self.points)
-        return [*(need for point in largest for need in point), *self.estimate.needs]
+        """What is compared with the limits."""
+        return [*self.elements, *self.estimate.needs]
 
 
 def grid_need(request: SweepRequest) -> Need:
@@ -69,43 +80,53 @@ def grid_need(request: SweepRequest) -> Need:
 
 
 def prepare_sweep(request: SweepRequest, *, threads: int) -> Sweep:
-    """Plan every point: key_length outermost, then d_k, then scale.
+    """Plan the first repeat of every point: key_length outermost, then d_k, then scale.
+
+    The largest point counts in memory, all points in work.
 
     Raises:
         Invalid: shapes that mean nothing.
     """
     grid = product(request.key_length, request.d_k, request.scale)
     points = tuple(_point(request, keys, d_k, scale) for keys, d_k, scale in grid)
-    total = Estimate(0, 0, 0, _ROW_BYTES * len(points))
+    total, elements = Estimate(0, 0, 0, _ROW_BYTES * len(points)), []
     for point in points:
-        cost = estimate(point.plans[0], threads=1, json=True)
-        flops = total.flops + cost.flops * request.repeats
+        first = point.planned(request.seed)
+        elements += [
+            replace(need, what=f"{point.name}: {need.what}") for need in element_needs(first)
+        ]
+        cost = estimate(first, threads=1, json=True)
+        flops = total.flops + (cost.flops + _FIXED_FLOPS) * request.repeats
         working = max(total.working_bytes, cost.working_bytes * threads)
         total = replace(total, flops=flops, working_bytes=working)
-    return Sweep(request, points, total)
+    return Sweep(request, points, tuple(elements), total)
 
 
 def _point(request: SweepRequest, keys: int, d_k: int, scale: str | float) -> Point:
     value = SCALES[scale](d_k) if isinstance(scale, str) else scale
     seeds = tuple(request.seed + repeat for repeat in range(request.repeats))
-    plans = tuple(plan(_request(request, keys, d_k, value, seed)) for seed in seeds)
-    return Point(d_k, scale, value, keys, seeds, plans)
+    return Point(request, d_k, scale, value, keys, seeds)
 
 
 def _request(
     request: SweepRequest, keys: int, d_k: int, scale: float, seed: int
 ) -> AttentionRequest:
     """The analysis that one repeat of a point equals."""
-    seeded = ("gradients", "perturbation")
-    include = [{"name": n, "seed": seed} if n in seeded else n for n in request.include]
     inputs = SeededInputs(seed=seed, query_length=request.query_length, key_length=keys, d_k=d_k)
     return AttentionRequest.model_validate(
         {
             "mechanism": ScaledDotProduct(scale=scale),
             "inputs": inputs,
-            "include": ["diagnostics", *include],
+            "include": ["diagnostics", *(_item(name, seed) for name in request.include)],
         }
     )
+
+
+def _item(name: str, seed: int) -> str | dict[str, Any]:
+    """What is drawn has the seed of the inputs; a second way to the same gradients is not shown."""
+    if name == "gradients":
+        return {"name": name, "seed": seed, "closed_form": False}
+    return {"name": name, "seed": seed} if name == "perturbation" else name
 
 
 def run_point(point: Point, runtime: Runtime) -> dict[str, Any]:
@@ -124,17 +145,17 @@ def run_point(point: Point, runtime: Runtime) -> dict[str, Any]:
 
 def _repeats(point: Point, runtime: Runtime) -> list[dict[str, float]]:
     """The figures of every repeat, in order."""
-    found: list[dict[str, float]] = [{}] * len(point.plans)
-    one, include = Workers(1), point.plans[0].include.names
+    found: list[dict[str, float]] = [{}] * len(point.seeds)
+    one, include = Workers(1), point.request.include
 
     def work(numbers: Iterable[int]) -> None:
         for number in numbers:
-            member = point.plans[number]
+            member = point.planned(point.seeds[number])
             found[number] = figures(analyse(member, replace(runtime, workers=one)), include)
 
-    elements = (point.plans[0].shape.query_length + 2 * point.key_length) * point.d_k
+    elements = (point.request.query_length + 2 * point.key_length) * point.d_k
     workers = runtime.workers if elements >= _SHARED_ELEMENTS else one
-    workers.run(range(len(point.plans)), work)
+    workers.run(range(len(point.seeds)), work)
     return found
 
 

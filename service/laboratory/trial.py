@@ -5,13 +5,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from schemas.mechanisms import LARGEST_SOFTCAP, SMALLEST_SOFTCAP
 from service.laboratory.bench import Aim, Bench
 from service.laboratory.numbers import plain, relative_change, relative_changes
 from service.laboratory.search import Found, log_grid, search
 
 # Logits that all lie within a hundredth of one another weigh all keys alike.
 NEARLY_EQUAL = 0.01
-_LARGEST_SOFTCAP = 1e9
+
+
+def heads_named(heads: list[int]) -> str:
+    """Some heads in words."""
+    shown = ", ".join(map(str, heads[:8])) + (" and others" if len(heads) > 8 else "")
+    return f"heads {shown}" if len(heads) > 1 else f"head {shown}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,9 @@ class Trial:
         whole: float | None = None
         heads: list[float | None] = [None] * self.heads
         if output is not None and self._output is not None:
-            whole = relative_change(output, self._output)
             heads = relative_changes(output, self._output)
+            finished = (self.bench.finished(o) for o in (output, self._output))
+            whole = relative_change(*finished)
         return Effect(measured, self.aim.reached(measured), whole, heads)
 
     def temperatures(self) -> tuple[Found, float]:
@@ -67,10 +74,10 @@ class Trial:
 
     def softcaps(self) -> tuple[Found, float]:
         """The mildest softcap of each head, and the smallest that was tried."""
-        mildest = min(10 * max(self.magnitude, 1.0), _LARGEST_SOFTCAP)
+        mildest = min(10 * max(self.magnitude, 1.0), LARGEST_SOFTCAP)
         if (present := self.bench.softcap) is not None:
             mildest = min(mildest, present)
-        strongest = min(NEARLY_EQUAL / 2, mildest / 10)
+        strongest = max(min(NEARLY_EQUAL / 2, mildest / 10), SMALLEST_SOFTCAP)
 
         def reached(values: Tensor) -> Tensor:
             return self.aim.reached(self.aim.measure(self.bench.figures(softcap=values)))
@@ -80,9 +87,15 @@ class Trial:
     def applied_softcaps(self, found: Found) -> Tensor:
         """A value for each head: where none is needed or none helps, the one that is there."""
         present = self.bench.softcap
-        absent = _LARGEST_SOFTCAP if present is None else present
+        absent = LARGEST_SOFTCAP if present is None else present
         return torch.where(self.fine | ~found.reachable, absent, found.values)
 
     def applied_temperatures(self, found: Found) -> Tensor:
         """A value for each head: 1 where none is needed or none helps."""
         return torch.where(self.fine | ~found.reachable, 1.0, found.values)
+
+
+def beside_the_bias(trial: Trial) -> str:
+    """What no scale and no softcap acts on, where there is one."""
+    biased = trial.bench.plan.request.mask.bias is not None
+    return "; it does not touch the bias" if biased else ""

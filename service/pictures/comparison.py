@@ -42,6 +42,7 @@ def draw_comparison(
     title: str,
     theme: Theme,
     form: Form,
+    threshold_name: str = "threshold",
 ) -> bytes:
     """A marker for each variant and head.
 
@@ -52,16 +53,18 @@ def draw_comparison(
         title: of the picture.
         theme: light or dark.
         form: png or svg.
+        threshold_name: what the legend calls them.
 
     Raises:
         Invalid: no variant, more than can be told apart, or nothing that is drawn here.
     """
     shown = _quantities(variants)
+    named = {quantity.name for quantity in shown}
     palette = PALETTES[theme]
     with drawing(palette):
         page = plot_page(
             title,
-            _entries(variants, shown, thresholds, palette),
+            _entries(variants, palette, threshold_name if thresholds.keys() & named else None),
             _caption(variants, shown),
             plots=len(shown),
             columns=1,
@@ -91,17 +94,10 @@ def _quantities(variants: Sequence[VariantFigures]) -> list[Quantity]:
     return shown
 
 
-def _entries(
-    variants: Sequence[VariantFigures],
-    shown: Sequence[Quantity],
-    thresholds: Mapping[str, float],
-    palette: Palette,
-) -> list[Entry]:
+def _entries(variants: Sequence[VariantFigures], palette: Palette, line: str | None) -> list[Entry]:
     named = zip(variants, marks(palette), strict=False)
     entries = [Entry(variant.label, separate(mark)) for variant, mark in named]
-    if any(quantity.name in thresholds for quantity in shown):
-        entries.append(Entry("threshold", threshold(palette.ink)))
-    return entries
+    return entries if line is None else [*entries, Entry(line, threshold(palette.ink))]
 
 
 def _caption(variants: Sequence[VariantFigures], shown: Sequence[Quantity]) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from service.errors import Invalid
 from service.pictures.legend import Entry
-from service.pictures.lines import asymptotic, isolated, measured, theoretical
+from service.pictures.lines import LIMIT, THEORY, asymptotic, isolated, measured, theoretical
 from service.pictures.palettes import PALETTES, Mark, Palette, Theme, marks
 from service.pictures.plot_page import plot_page
 from service.pictures.plots import Values, drawable, prepare, span_doublings, span_values
@@ -73,8 +73,8 @@ def _draw_curve(
     mean, predicted, asymptote = (drawable(v, quantity) for v in curve.lines(quantity.name))
     plot.fill_between(places, low, high, color=mark.colour, alpha=0.2, linewidth=0)
     plot.vlines(places, low, high, colors=mark.colour, linewidth=0.8)
-    plot.plot(places, asymptote, **asymptotic(mark.colour), **isolated(asymptote))
-    plot.plot(places, predicted, **theoretical(mark.colour), **isolated(predicted))
+    plot.plot(places, asymptote, **asymptotic(mark.colour), **isolated(asymptote, LIMIT))
+    plot.plot(places, predicted, **theoretical(mark.colour), **isolated(predicted, THEORY))
     plot.plot(places, mean, **measured(mark))
 
 
@@ -94,10 +94,14 @@ def _entries(sweep: Sweep, quantities: Sequence[Quantity], palette: Palette) -> 
     named = zip(sweep.curves, marks(palette), strict=False)
     entries = [Entry(curve.label, measured(mark)) for curve, mark in named]
     pairs = [(curve, quantity.name) for curve in sweep.curves for quantity in quantities]
+
+    def lone(marker: str) -> dict[str, Any]:
+        return {"marker": marker, "linestyle": "none"} if len(sweep.places) == 1 else {}
+
     if any(np.isfinite(curve.predicted(name)).any() for curve, name in pairs):
-        entries.append(Entry("theory", theoretical(palette.ink)))
+        entries.append(Entry("theory", {**theoretical(palette.ink), **lone(THEORY)}))
     if any(np.isfinite(curve.asymptote(name)).any() for curve, name in pairs):
-        entries.append(Entry("n → ∞", asymptotic(palette.ink)))
+        entries.append(Entry("n → ∞", {**asymptotic(palette.ink), **lone(LIMIT)}))
     return entries
 
 

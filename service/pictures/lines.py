@@ -7,6 +7,10 @@ import numpy as np
 from service.pictures.palettes import Mark
 from service.pictures.plots import Values
 
+THEORY, LIMIT = "_", "x"
+"""Markers of predictions and asymptotes that stand alone."""
+_LONE = {THEORY: 12, LIMIT: 6}
+
 
 def measured(mark: Mark) -> dict[str, Any]:
     """Markers, joined where neighbours were measured."""
@@ -40,8 +44,8 @@ def threshold(colour: str) -> dict[str, Any]:
     return {"color": colour, "linewidth": 0.9, "linestyle": (0, (6, 3))}
 
 
-def isolated(values: Values) -> dict[str, Any]:
-    """A dash where a line has a value without a neighbour, and would not be seen."""
+def isolated(values: Values, marker: str) -> dict[str, Any]:
+    """A marker where a line has a value without a neighbour, and would not be seen."""
     finite = np.pad(np.isfinite(values), 1)
     lone = finite[1:-1] & ~finite[:-2] & ~finite[2:]
-    return {"marker": "_", "markersize": 12, "markevery": lone.tolist()}
+    return {"marker": marker, "markersize": _LONE[marker], "markevery": lone.tolist()}

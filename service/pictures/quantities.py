@@ -37,6 +37,11 @@ OF_SWEEPS = (
         top=1,
     ),
     Quantity("saturated_share", "Saturated rows", "share of the rows (1)", top=1),
+    Quantity("sparsity", "Keys of next to no weight", "share of the keys (1)", top=1),
+    Quantity("jacobian_spectral", "Largest eigenvalue of the Jacobian", "eigenvalue (1)", top=0.5),
+    Quantity("flip_margin", "Distance to another preferred key", "distance in query space (1)"),
+    Quantity("perturbation_l1", "Weights moved by the noise", "L1 distance (1)"),
+    Quantity("perturbation_output", "Output moved by the noise", "relative L2 (1)"),
 )
 
 OF_COMPARISONS = (

@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 
+LIMIT = "n -> infinity only, far off at finite n: random energy model, arXiv 2505.24333"
+
 
 def critical_sigma(n: Tensor) -> Tensor:
     """σ_c = sqrt(2 ln n), where n iid N(0, σ²) logits condense on few keys as n → ∞.

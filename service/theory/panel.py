@@ -9,13 +9,14 @@ from torch import Tensor
 from schemas.inputs import SeededInputs
 from service.operands import Operands
 from service.shape import Shape
-from service.theory.asymptotes import critical_sigma, entropy_limit, participation_limit
+from service.theory.asymptotes import LIMIT, critical_sigma, entropy_limit, participation_limit
 from service.theory.normal_logits import (
     expected_entropy,
     expected_sum_of_squares,
     mean_over_rows,
 )
 from service.theory.scores import (
+    FOOTNOTE,
     expected_row_variance,
     pooled_second_moment,
     second_moment_standard_error,
@@ -27,9 +28,7 @@ _NO_SPREAD = (
     f"the standard error is the spread over 2 to {_MOST_GROUPS} independent (batch, kv head) pairs"
 )
 _NO_ROWS = "no row has two visible keys and finite logits"
-_FOOTNOTE = "Vaswani et al. 2017, arXiv 1706.03762, footnote 4"
 _FINITE = "exact for n iid normal logits, averaged over the measured query norms"
-_LIMIT = "n -> infinity only, far off at finite n: random energy model, arXiv 2505.24333"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ def _score_variance(
             queries=shape.query_length,
             keys=shape.key_length,
         )
-    source = f"pooled second moment; d_k at mean 0 and variance 1: {_FOOTNOTE}"
+    source = f"pooled second moment; d_k at mean 0 and variance 1: {FOOTNOTE}"
     return Prediction(None if reason else predicted, found, error, source, reason or without_error)
 
 
@@ -174,7 +173,7 @@ def _row_variance(
     shape: Shape, d_k: int, measured: Measured, m: _Moments, reason: str | None
 ) -> Prediction:
     several = measured.visible >= 2
-    source = f"mean variance within a row, (1 - 1/n) d_k (s_q^2 + m_q^2) s_k^2: {_FOOTNOTE}"
+    source = f"mean variance within a row, (1 - 1/n) d_k (s_q^2 + m_q^2) s_k^2: {FOOTNOTE}"
     figures = measured.score_variance[several & torch.isfinite(measured.score_variance)]
     if not figures.numel():
         return Prediction(None, None, None, source, _NO_ROWS)
@@ -256,6 +255,6 @@ def _asymptotes(sigma: Tensor, visible: Tensor) -> dict[str, object]:
         "sigma": float(mean_sigma),
         "keys": float(keys),
         "critical_sigma": float(critical_sigma(keys)),
-        "entropy": {"value": float(entropy_limit(mean_sigma, keys)), "source": _LIMIT},
-        "participation": {"value": float(participation_limit(mean_sigma, keys)), "source": _LIMIT},
+        "entropy": {"value": float(entropy_limit(mean_sigma, keys)), "source": LIMIT},
+        "participation": {"value": float(participation_limit(mean_sigma, keys)), "source": LIMIT},
     }

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+FOOTNOTE = "Vaswani et al. 2017, arXiv 1706.03762, footnote 4"
 VisibleKeys = TypeVar("VisibleKeys", float, Tensor)
 
 

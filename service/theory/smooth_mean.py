@@ -92,9 +92,15 @@ def _interpolant(function: GridFunction, axes: tuple[_Axis, _Axis], points: _Poi
             for axis, d, orders in zip(axes, degrees, by_order, strict=True)
         ]
         if wanted == degrees:
-            kept = [int((o > _TOLERANCE / 10).nonzero().amax()) + 1 for o in by_order]
+            kept = [_last(orders > _TOLERANCE / 10) + 1 for orders in by_order]
             return coefficients[:, : kept[0], : kept[1]]
         degrees = wanted
+
+
+def _last(counts: Tensor) -> int:
+    """The last order that counts; the constant one where none does, so that the mean is 0."""
+    found = counts.nonzero()
+    return int(found.amax()) if found.numel() else 0
 
 
 def _transform(degree: int) -> Tensor:

@@ -86,15 +86,26 @@ def _unknown_field(root: type[Strict], place: tuple[int | str, ...]) -> str:
 
 
 @contextmanager
-def blaming(name: str | None, *, kind: str = "group") -> Iterator[None]:
-    """What is invalid inside is said of this group of a file, or whatever else has a name."""
+def blaming(
+    name: str | None, *, kind: str = "group", moved: tuple[str, str] | None = None
+) -> Iterator[None]:
+    """What is invalid inside is said of this group of a file, or whatever else has a name.
+
+    `moved` is a pointer's beginning, and what stands there in the caller's request.
+    """
     try:
         yield
     except Invalid as error:
         if name is None:
             raise
-        detail = f"{kind} {_printed(name)}: {error.detail}"
-        raise type(error)(detail, faults=error.faults) from None
+        faults = tuple(_moved(fault, moved) for fault in error.faults)
+        raise type(error)(f"{kind} {_printed(name)}: {error.detail}", faults=faults) from None
+
+
+def _moved(fault: Fault, moved: tuple[str, str] | None) -> Fault:
+    if moved is None or not f"{fault.pointer}/".startswith(f"{moved[0]}/"):
+        return fault
+    return Fault(moved[1] + fault.pointer.removeprefix(moved[0]), fault.detail)
 
 
 def pointer(steps: tuple[int | str, ...]) -> str:

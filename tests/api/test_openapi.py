@@ -143,6 +143,17 @@ def test_encodings_and_parameters_are_declared(document, path):
     assert [p["name"] for p in operation["parameters"]] == PARAMETERS[path]
 
 
+@pytest.mark.parametrize("path", BY_PATH)
+def test_the_docs_page_asks_for_json_unless_told(document, path):
+    """Swagger UI asks for the first media type, and sends every default of a parameter."""
+    operation = document["paths"][path]["post"]
+    assert next(iter(operation["responses"]["200"]["content"])) == "application/json"
+    assert next(iter(operation["requestBody"]["content"])) == "application/json"
+    defaults = {p["name"]: p["schema"].get("default") for p in operation["parameters"]}
+    sent = {name: default for name, default in defaults.items() if default is not None}
+    assert sent in ({}, {"accept": "application/json"})
+
+
 async def test_what_is_declared_is_what_is_given(client):
     """Each encoding of an answer can be asked for, and is what comes."""
     for path, (_, given) in ENCODINGS.items():

@@ -189,3 +189,17 @@ def test_gradients_always_carry_batch_and_head(rank):
     for name in OPERANDS:
         assert found.inputs[name].shape == (BATCH if rank == 3 else 1, 1)
         assert same_bytes(found.inputs[name], expected.inputs[name])
+
+
+def test_the_closed_form_can_be_left_out():
+    """It is a second way to the same gradient, and costs as much again."""
+    request = case_of("scaled_dot_product").request
+    whole, without = (
+        analyse(**request, include=[{"name": "gradients", "closed_form": asked}]).gradients
+        for asked in (True, False)
+    )
+    assert whole.closed_form is not None
+    assert (without.closed_form, without.closed_form_reason) == (None, "not asked for")
+    for name, figure in whole.inputs.items():
+        assert same_bytes(without.inputs[name], figure)
+    assert same_bytes(without.vanished_rows, whole.vanished_rows)

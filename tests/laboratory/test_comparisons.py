@@ -217,7 +217,7 @@ async def test_weights_of_a_file_go_to_the_variants_that_have_some(client):
 FAULTS = {
     "no variant": ({"variants": []}, "/variants", "at least 1"),
     "no label": ({"variants": [{"mechanism": {}}]}, "/variants/0/label", "required"),
-    "labels": ({"variants": [{"label": "a"}, {"label": "a"}]}, "", "a label of its own"),
+    "labels": ({"variants": [{"label": "a"}, {"label": "a"}]}, "/variants", "0 and 1 have"),
     "seventeen": ({"variants": [{"label": str(n)} for n in range(17)]}, "/variants", "at most 16"),
     "kind": (
         {"variants": [{"label": "a", "mechanism": {"kind": "linear"}}]},
@@ -267,6 +267,48 @@ async def test_a_variant_that_does_not_fit_is_named(client):
     answer = await client.post(PATH, json={"inputs": INPUTS, "variants": variants})
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("variant many heads: ")
+
+
+PLANNED = {
+    "heads": ({"kind": "multi_head", "heads": 7}, "/variants/1/mechanism/heads"),
+    "qk_norm": ({"kind": "additive", "qk_norm": "l2"}, "/variants/1/mechanism/qk_norm"),
+    "weight": (
+        {"kind": "multiplicative", "score": "general", "parameters": {"weight": [[1.0]]}},
+        "/variants/1/mechanism/parameters/weight",
+    ),
+}
+
+
+@pytest.mark.parametrize(("mechanism", "pointer"), PLANNED.values(), ids=PLANNED)
+async def test_what_only_the_shapes_tell_points_into_the_variant(client, mechanism, pointer):
+    """The pointer is one of this request, not of the analysis that the variant comes to."""
+    undivided = mechanism["kind"] == "multi_head"
+    inputs = {"kind": "seeded", "model_dim": 12} if undivided else INPUTS
+    first = {"kind": "multi_head", "heads": 3} if undivided else {"kind": SDPA}
+    variants = [{"label": "a", "mechanism": first}, {"label": "b", "mechanism": mechanism}]
+    answer = await client.post(PATH, json={"inputs": inputs, "variants": variants})
+    assert answer.status_code == 422, answer.text[:300]
+    assert answer.json()["errors"][0]["pointer"] == pointer
+    assert answer.json()["detail"].startswith("variant b: ")
+
+
+async def test_faults_of_inputs_and_mask_are_no_variants(client):
+    """What all variants share is blamed on none of them."""
+    body = {"inputs": INPUTS, "mask": {"key_lengths": [99, 1]}}
+    answer = (await client.post(PATH, json=body)).json()
+    assert answer["errors"][0]["pointer"] == "/mask/key_lengths"
+    assert "variant" not in answer["detail"]
+    content = file_of({"query": torch.tensor([[1.0, float("nan")]])})
+    nan = (await client.post(PATH, content=content, headers={"content-type": BINARY})).json()
+    assert nan["type"] == "/problems/non-finite"
+    assert nan["errors"][0]["pointer"] == "/inputs/query"
+    assert "variant" not in nan["detail"]
+
+
+async def test_given_logits_have_variants_of_their_own_by_default(client):
+    """Softmax and sparsemax: a scale could not be applied to them."""
+    found = await compare(client, inputs={"kind": "logits", "logits": [[3, 1, 0.5]]})
+    assert [v["label"] for v in found["variants"]] == ["softmax", "sparsemax"]
 
 
 @pytest.mark.parametrize(

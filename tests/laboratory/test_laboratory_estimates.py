@@ -14,7 +14,9 @@ from schemas.softmax import SoftmaxRequest
 from schemas.sweeps import SweepRequest
 from service import estimate as module
 from service.attention.workers import Workers
+from service.laboratory import bench
 from service.laboratory.comparisons import prepare_comparison, run_comparison
+from service.laboratory.recommendation import MOST_PASSES
 from service.laboratory.softmax import prepare_softmax, run_softmax
 from service.laboratory.sweeps import prepare_sweep, run_point
 from service.runtime import Runtime
@@ -90,6 +92,15 @@ COMPARISONS = {
             {"label": "c", "mechanism": {"normalizer": "entmax15"}},
         ],
     },
+    "wide output": {
+        "inputs": {**INPUTS, "query_length": 2000, "key_length": 4, "d_k": 2, "d_v": 400},
+        "variants": [{"label": "a"}],
+    },
+    "wide output, searched": {
+        "inputs": {"kind": "seeded", "query_length": 1500, "key_length": 4, "d_k": 2, "d_v": 900},
+        "variants": [{"label": "a", "mechanism": {"scale": 9.0}}],
+        "target": {"saturated_share_max": 0.01},
+    },
     "many variants": {
         "inputs": {**INPUTS, "query_length": 5, "heads": 64, "kv_heads": 64},
         "variants": [{"label": f"{'é' * 60}{n}"} for n in range(10, 26)],
@@ -126,19 +137,21 @@ def test_comparisons_with_their_tensors():
     assert len(written) > 3000 * 4 * 2 * 2 * 20 * 4
 
 
+def counted(way, passes, *args, **options):
+    passes.append(1)
+    return way(*args, **options)
+
+
 def test_the_operations_of_a_search_are_those_of_its_passes(monkeypatch):
     """No search takes more passes over the scores than it is charged for."""
-    from service.laboratory import bench
-    from service.laboratory.recommendation import MOST_PASSES
-
     passes, attend = [], bench.attend
     monkeypatch.setattr(bench, "attend", lambda *a, **k: passes.append(1) or attend(*a, **k))
     for target in ({"saturated_share_max": 0.05}, {"normalized_entropy_min": 0.97}):
-        for mask in ({}, {"bias": torch.eye(60) * 50}):
+        for mask, std in (({}, 2.0), ({"bias": torch.eye(60) * 50}, 2.0), ({}, 1e15)):
             passes.clear()
             request = ComparisonRequest.model_validate(
                 {
-                    "inputs": {**INPUTS, "std": 2.0},
+                    "inputs": {**INPUTS, "std": min(std, 1e6)},
                     "mask": mask,
                     "target": target,
                     "variants": [{"label": "a"}],

@@ -13,6 +13,8 @@ pytestmark = pytest.mark.sockets
 
 LONG_SWEEP = {"d_k": [256] * 128, "repeats": 16, "key_length": [256]}
 """Half a minute of work, were it not stopped; every point takes more than 0.1 s."""
+PROBE = {"inputs": {"kind": "seeded", "query_length": 4096}, "include": ["diagnostics"]}
+MEMORY = 48 * 2**20
 LONG_COMPARISON = {
     "inputs": {"kind": "seeded", "query_length": 4096, "heads": 2, "d_k": 32},
     "variants": [{"label": f"{n}", "mechanism": {"softcap": n + 1.0}} for n in range(16)],
@@ -22,8 +24,9 @@ LONG_COMPARISON = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """With one place in the queue: who is not gone is seen by everybody else."""
-    with running(tmp_path_factory.mktemp("server") / "log", max_queue=1) as server:
+    """With one place in the queue, and hardly more memory than PROBE: what is held is seen."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    with running(log, max_queue=1, max_in_flight_bytes=MEMORY) as server:
         yield server
 
 
@@ -84,10 +87,15 @@ def test_a_caller_of_a_comparison_that_goes_away_stops_it(server):
 
 
 def test_memory_is_given_back(server):
-    """After all of these a request that needs nearly all of it is let in, and nothing is logged."""
+    """After all of these a request that needs all memory is let in, and nothing is logged.
+
+    A request that is alone is always let in; anything still held would make it be refused.
+    """
     answered_again(server, 10)
-    status, _, content = server.analyse(
-        {"inputs": {"kind": "seeded", "query_length": 4096}, "include": ["diagnostics"]}
-    )
+    body = json.dumps(PROBE).encode()
+    kind = {"content_type": "application/json"}
+    _, _, content = server.ask("POST", "/v1/attention/estimate", body, **kind)
+    assert json.loads(content)["peak_bytes"] > MEMORY
+    status, _, content = server.analyse(PROBE)
     assert status == 200, content[:300]
     assert "Traceback" not in server.log.read_text()

@@ -86,12 +86,11 @@ async def test_settings_reach_the_target_when_posted_back(client, mechanism, mas
     found = await recommended(client, mechanism, target, mask=mask)
     before, output = await measured(client, mechanism, target, mask=mask)
     assert found["baseline"] == pytest.approx(before, rel=1e-5)
-    assert found["reached"] is reaches(before, target) is False
+    assert found["baseline_reaches"] is reaches(before, target) is False
     for name, milder in (("temperature", 0.99), ("softcap", 1.01)):
         remedy = found[name]
         assert remedy["reachable"] is True, remedy
-        posted = {**mechanism, **remedy["settings"]}
-        after, moved = await measured(client, posted, target, mask=mask)
+        after, moved = await measured(client, remedy["mechanism"], target, mask=mask)
         assert reaches(after, target), name
         assert remedy["measured"] == pytest.approx(after, rel=1e-5)
         change = float((moved - output).norm() / output.norm())
@@ -160,11 +159,11 @@ async def heads_of(client, query, key):
 async def test_what_needs_nothing_is_left_alone(client):
     """Reached already: no value, no change, and the published τ suffices."""
     found = await recommended(client, {"kind": "scaled_dot_product"}, SHARE)
-    assert found["reached"] is True
+    assert found["baseline_reaches"] is True
     for name in ("temperature", "softcap"):
         assert (found[name]["reachable"], found[name]["value"]) == (True, None)
         assert found[name]["output_change"] == 0
-        assert all(head["value"] is None for head in found[name]["heads"])
+        assert all(h["value"] is None and h["output_change"] == 0 for h in found[name]["heads"])
     assert found["qk_clip"]["published_reached"] is True
     assert all(head["gamma"] == 1 and head["tau"] is None for head in found["qk_clip"]["heads"])
 
@@ -178,13 +177,14 @@ async def test_what_a_bias_decides_cannot_be_reached(client):
     )
     for name in ("temperature", "softcap"):
         remedy = found[name]
-        assert (remedy["reachable"], remedy["value"], remedy["settings"]) == (False, None, None)
-        assert "heads 0, 1, 2, 3" in remedy["reason"]
+        assert (remedy["reachable"], remedy["value"], remedy["mechanism"]) == (False, None, None)
+        assert remedy["reason"].endswith("for heads 0, 1, 2, 3; it does not touch the bias")
         for head in remedy["heads"]:
             assert head["reachable"] is False
             assert "gives saturated_share 1; it does not touch the bias" in head["reason"]
     clip = found["qk_clip"]
     assert clip["reachable"] is False
+    assert "does not touch the bias" in clip["reason"]
     assert all(head["gamma"] is None and head["reason"] for head in clip["heads"])
     # S_max is of the scores: the bias is no part of it.
     assert all(head["s_max"] < 20 for head in clip["heads"])
@@ -252,7 +252,7 @@ async def test_rows_of_one_key_have_nothing_to_reach(client):
     """A head without a row of two keys is left alone: its figure is null."""
     inputs = {"kind": "seeded", "query_length": 3, "key_length": 1}
     found = await recommended(client, UNSCALED, SHARE, inputs=inputs)
-    assert (found["reached"], found["baseline"]) == (True, [None])
+    assert (found["baseline_reaches"], found["baseline"]) == (True, [None])
 
 
 async def test_multi_head_is_mended_too(client):
@@ -261,10 +261,84 @@ async def test_multi_head_is_mended_too(client):
     mechanism = {"kind": "multi_head", "heads": 3, "scale": 2.0}
     found = await recommended(client, mechanism, SHARE, inputs=inputs)
     assert found["temperature"]["reachable"] is True
-    posted = {**mechanism, **found["temperature"]["settings"]}
-    after, _ = await measured(client, posted, SHARE, inputs=inputs)
+    after, _ = await measured(client, found["temperature"]["mechanism"], SHARE, inputs=inputs)
     assert reaches(after, SHARE)
     assert len(found["qk_clip"]["heads"]) == 3
+
+
+async def test_clipping_multi_head_is_told_after_the_projection(client):
+    """γ on the rows of the query's projection: reached, and the output moves as it is said."""
+    shapes = {"query": 24, "key": 24, "value": 24, "output": 20}
+    weights = {
+        f"parameters.{name}_weight": normal(extent, 20 if name != "output" else 24, seed=n)
+        for n, (name, extent) in enumerate(shapes.items())
+    }
+    weights["parameters.output_weight"][:, 8:] *= 0.01
+    file = {"query": normal(15, 20, seed=9), **weights}
+    mechanism = {"kind": "multi_head", "heads": 3}
+    request = {"variants": [{"label": "a", "mechanism": mechanism}], "target": SHARE}
+    found = await posted(client, PATH, file, request)
+    clip = found["recommendation"]["qk_clip"]
+    assert clip["reachable"] is True
+    gamma = torch.tensor([head["gamma"] for head in clip["heads"]]).repeat_interleave(8)
+    name = "parameters.query_weight"
+    include = {"mechanism": mechanism, "include": ["output", "row_diagnostics"]}
+    before = await posted(client, "/v1/attention", file, include)
+    after = await posted(
+        client, "/v1/attention", {**file, name: file[name] * gamma.unsqueeze(-1)}, include
+    )
+    outputs = [torch.tensor(answer["output"]).double() for answer in (before, after)]
+    change = float((outputs[1] - outputs[0]).norm() / outputs[0].norm())
+    assert clip["output_change"] == pytest.approx(change, rel=1e-4)
+    share = (torch.tensor(after["row_diagnostics"]["max_weight"]) >= 0.9).double().mean((0, 2))
+    assert float(share.max()) <= 0.1
+    # Given weights are not repeated: they are posted beside the mechanism again.
+    hot = {**include, "mechanism": found["recommendation"]["temperature"]["mechanism"]}
+    assert "parameters" not in hot["mechanism"]
+    assert (await posted(client, "/v1/attention", file, hot))["output"] != before["output"]
+
+
+async def posted(client, path, tensors, request):
+    """The answer to a file with the rest of the request in its metadata."""
+    content = file_of(tensors, {"request": json.dumps(request)})
+    answer = await client.post(path, content=content, headers={"content-type": BINARY})
+    assert answer.status_code == 200, answer.text[:500]
+    return answer.json()
+
+
+async def test_a_softcap_at_its_lower_bound_is_the_strongest(client):
+    """Nothing is tried, and nothing recommended, that a request could not have."""
+    mechanism = {**UNSCALED, "softcap": 1e-6}
+    inputs = {"kind": "seeded", "query_length": 4, "key_length": 3}
+    bias = [[0.0, 9.0, 0.0]]
+    found = await recommended(client, mechanism, SHARE, inputs=inputs, mask={"bias": bias})
+    assert found["softcap"]["reachable"] is False
+    assert "a softcap down to 1e-06" in found["softcap"]["reason"].replace(
+        "no softcap", "a softcap"
+    )
+
+
+async def test_a_log_length_beyond_its_largest_base_says_so(client):
+    """The value is verified, but no mechanism of that kind has it."""
+    mechanism = {**UNSCALED, "scale": {"kind": "log_length", "base": 1e3}}
+    inputs = {"kind": "seeded", "query_length": 12, "std": 4.0, "heads": 2}
+    remedy = (await recommended(client, mechanism, SHARE, inputs=inputs))["temperature"]
+    assert (remedy["reachable"], remedy["mechanism"]) == (True, None)
+    assert "base above 1e+09" in remedy["reason"]
+    assert max(remedy["measured"]) <= 0.1
+
+
+@pytest.mark.parametrize("scale", [1e27, 1e36])
+async def test_overflowing_rows_are_not_called_mended(client, scale):
+    """They are in no figure; what to do about them is said instead."""
+    inputs = {"kind": "seeded", "query_length": 4, "std": 1e6, "heads": 2}
+    variants = [{"label": "a", "mechanism": {"scale": scale}}]
+    body = {"inputs": inputs, "variants": variants, "target": SHARE}
+    answer = await client.post(PATH, json=body)
+    assert answer.status_code == 200, answer.text[:500]
+    assert answer.json()["recommendation"] is None
+    assert "logits of heads 0, 1 overflow" in answer.json()["reason"]
+    json.loads(answer.text, parse_constant=pytest.fail)
 
 
 async def test_the_real_models_saturated_head_is_mended(client):

@@ -163,6 +163,23 @@ async def test_other_entries_are_refused(client):
     assert answer.json()["errors"][0]["pointer"] == "/logits"
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+async def test_what_is_not_finite_is_found_in_the_callers_own_tensor(client, bad):
+    """The pointer and the index are those of `logits` as they were sent; −∞ is a hidden key."""
+    content = file_of({"logits": torch.tensor([1.0, -math.inf, bad])})
+    answer = await client.post(PATH, content=content, headers={"content-type": BINARY})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/logits"
+    assert "the first at [2]" in answer.json()["detail"]
+    assert "nonfinite" not in answer.json()["detail"]
+
+
+async def test_no_zero_of_a_jacobian_is_negative(client):
+    """A hidden key has plain zeros."""
+    answer = await client.post(PATH, json={"logits": [1, None], "jacobian": True})
+    assert "-0.0" not in answer.text
+
+
 async def test_256_keys_are_enough_for_a_jacobian(client):
     """The bound itself is within it."""
     answer = await answer_to(client, logits=[0.0] * 256, jacobian=True)

@@ -9,7 +9,12 @@ import math
 import pytest
 from safetensors.torch import load
 
+from schemas.sweeps import SweepRequest
+from service.app import create_app
 from service.diagnostics import DIAGNOSTICS
+from service.errors import LimitExceeded
+from service.laboratory.sweeps import prepare_sweep
+from service.limits import check
 from service.settings import Settings
 from tests.files import response_of
 
@@ -240,6 +245,18 @@ async def test_beyond_its_range_a_formula_says_nothing(client):
     assert all(predicted["source"] for predicted in row["predicted"].values())
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-320, 5e-324, -1e-310])
+async def test_a_scale_next_to_nothing_is_predicted_as_none(client, scale):
+    """Subnormal σ: rows are uniform, and the prediction says so."""
+    (row,) = await rows_of(client, d_k=[4], scale=[scale], repeats=2, query_length=4)
+    assert row["predicted"]["entropy"]["value"] == pytest.approx(math.log(128), rel=1e-6)
+    assert row["measured"]["entropy"]["mean"] == pytest.approx(math.log(128), rel=1e-6)
+    body = {"mechanism": {"scale": scale}, "inputs": {"kind": "seeded", "query_length": 64}}
+    answer = await client.post("/v1/attention", json={**body, "include": ["theory"]})
+    assert answer.status_code == 200
+    assert answer.json()["theory"]["entropy"]["predicted"] == pytest.approx(math.log(64), rel=1e-6)
+
+
 async def test_asymptotes_are_labelled_and_no_prediction(client):
     """They say for what they hold, and are far off where n is 128."""
     (row,) = await rows_of(client, d_k=[9], scale=["1"], repeats=2, include=[])
@@ -287,8 +304,26 @@ async def test_what_is_wrong_is_told(client, body, pointer, said):
 async def test_limits_hold_before_anything_is_drawn(client, body, limit, accept):
     """413 in every encoding, also where rows would be streamed."""
     answer = await client.post(PATH, json=body, headers={"accept": accept})
-    assert answer.status_code == 413, answer.text
+    assert answer.status_code == 413
     assert answer.json()["limit"] == limit
+
+
+async def test_a_point_that_is_too_large_is_named(client):
+    """Which one of the grid, and what of it."""
+    answer = await client.post(PATH, json={"d_k": [4, 2**22], "query_length": 32})
+    assert answer.status_code == 413
+    assert "d_k 4194304, key_length 128: query, in elements" in answer.json()["detail"]
+
+
+async def test_hardly_any_work_counts_too(client):
+    """16,384 analyses of one key each take long though they multiply little."""
+    body = {"d_k": list(range(1, 257)), "scale": ["1"], "key_length": [2], "query_length": 1}
+    allowed = await client.post(PATH, json={**body, "d_k": [1], "repeats": 64, "include": []})
+    assert allowed.status_code == 200
+    settings = Settings(max_flops=10**12)
+    sweep = prepare_sweep(SweepRequest(**body, repeats=64), threads=1)
+    with pytest.raises(LimitExceeded, match="floating-point operations"):
+        check(sweep.needs, settings)
 
 
 async def test_a_safetensors_body_is_not_for_sweeps(client):
@@ -322,6 +357,38 @@ async def test_a_sweep_holds_one_place_and_leaves_the_device_between_its_points(
     assert refused.status_code == 429
     assert (await running).status_code == 200
     assert (await client.post("/v1/attention", json={})).status_code == 200
+
+
+async def test_a_caller_that_reads_nothing_is_given_up(monkeypatch):
+    """A send that blocks is ended with the deadline: place and memory are free again."""
+    app = create_app(Settings(deadline_s=0.5, max_queue=1))
+    engine = app.state.shared.engine
+    body = json.dumps({"d_k": [4] * 8, "repeats": 2, "include": []}).encode()
+    sent = asyncio.Queue()
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        return await asyncio.Event().wait()
+
+    async def send(message):
+        await sent.put(message)
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    headers = [(b"accept", NDJSON.encode()), (b"content-length", str(len(body)).encode())]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
+        "path": PATH, "raw_path": PATH.encode(), "query_string": b"", "root_path": "",
+        "scheme": "http", "headers": headers, "client": ("x", 1), "server": ("x", 80),
+    }  # fmt: skip
+    async with app.router.lifespan_context(app):
+        serving = asyncio.create_task(app(scope, receive, send))
+        assert (await sent.get())["status"] == 200
+        assert (engine.admission.waiting, engine.admission.bytes_in_flight > 0) == (1, True)
+        await asyncio.wait_for(serving, 5)
+        assert (engine.admission.waiting, engine.admission.bytes_in_flight) == (0, 0)
 
 
 async def test_an_analysis_is_answered_amid_a_sweep(client):

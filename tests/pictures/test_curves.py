@@ -112,13 +112,13 @@ def test_zero_is_left_out_of_logarithmic_axes():
 
 
 def test_a_single_point_is_seen():
-    """One row: a marker in each plot, and a dash for theory, which has no line then."""
+    """One row: a marker in each plot, a dash for theory and a cross for its limit."""
     only = row(64)
     without = {**only, "predicted": {}, "asymptote": {}}
     absent = {**without, "measured": {n: {"mean": None} for n in only["measured"]}}
     entry = 1
     assert markers(curves([without])) - _ticks([without]) == 3 + entry
-    assert markers(curves([only])) - _ticks([only]) == 3 + entry + 2
+    assert markers(curves([only])) - _ticks([only]) == 3 + entry + 2 * 2
     assert curves([absent], form="png") != curves([without], form="png")
 
 
