@@ -1,6 +1,7 @@
 """Runs the commands of a page and writes what they print below them (make docs)."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,9 @@ ROOT = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("saturation.md")
 README = ROOT / "README.md"
 PLACE = "127.0.0.1:8000"
+PICTURES = Path(__file__).with_name("pictures")
+# What a command draws for its reader is also what the page shows.
+_DRAWN = re.compile(r"> (/tmp/(\w+\.svg))")
 # A command, and what it prints where it prints anything.
 _STEP = re.compile(r"```sh\n(?P<command>.*?)```(?:\n\n```text\n(?P<printed>.*?)```)?", re.DOTALL)
 
@@ -31,9 +35,12 @@ def renewed(text: str, address: str) -> str:
 
     def renew(found: re.Match[str]) -> str:
         shown = f"```sh\n{found['command']}```"
-        if found["printed"] is None and "docs/pictures" not in found["command"]:
+        drawn = _DRAWN.search(found["command"])
+        if found["printed"] is None and drawn is None:
             return shown
         printed = run(found["command"], address)
+        if drawn is not None:
+            shutil.copy(drawn[1], PICTURES / drawn[2])
         return shown if found["printed"] is None else f"{shown}\n\n```text\n{printed}```"
 
     return _STEP.sub(renew, text)

@@ -16,7 +16,8 @@ from typing import Any
 
 import httpx
 
-FILE = Path(__file__).with_name("minilm.safetensors")
+from examples.data import FILE
+
 _SIGNS = {"saturated": "SATURATED", "sharp": "sharp", "healthy": "·", "diffuse": "diffuse"}
 _WORST = 10
 

@@ -8,7 +8,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _DIGITS = 3
@@ -40,8 +40,15 @@ def get(answer: Any, *paths: str) -> str:
 
 def _at(answer: Any, path: str) -> Any:
     for step in path.split("."):
-        answer = answer[int(step)] if isinstance(answer, list) else answer[step]
+        answer = answer[int(step)] if isinstance(answer, list) else _named(answer, step)
     return answer
+
+
+def _named(fields: Any, name: str) -> Any:
+    """A field, or what there is instead."""
+    if name not in fields:
+        raise SystemExit(f"no {name} here; there are {', '.join(fields)}")
+    return fields[name]
 
 
 def _shown(value: Any) -> str:
@@ -54,28 +61,41 @@ def _shown(value: Any) -> str:
 
 def sweep(answer: Any, *names: str) -> str:
     """A line for each point: NAME is measured ± its standard error, NAME:predicted the theory."""
+    several = len({row["key_length"] for row in answer["rows"]}) > 1
+    extents = ["d_k", "scale", *(["key_length"] if several else [])]
     rows = [
-        [str(row["d_k"]), str(row["scale"]), *(_figure(row, name) for name in names)]
+        [*(str(row[extent]) for extent in extents), *(_figure(row, name) for name in names)]
         for row in answer["rows"]
     ]
-    return table(["d_k", "scale", *names], rows)
+    return table([*extents, *names], rows)
 
 
 def _figure(row: Any, name: str) -> str:
     name, _, kind = name.partition(":")
     if kind:
-        return number(row[kind].get(name, {}).get("value"))
-    measured = row["measured"][name]
+        return number(_named(row, kind).get(name, {}).get("value"))
+    measured = _named(row["measured"], name)
     error = measured["standard_error"]
     return number(measured["mean"]) + ("" if error is None else f" ± {float(f'{error:.1g}'):g}")
 
 
 def comparison(answer: Any, *names: str) -> str:
     """A line for each variant: pooled figures, the output's change, and its saturated heads."""
+    return _by_group(answer, lambda group: _variants(group, *names))
+
+
+def _by_group(answer: Any, show: Callable[[Any], str]) -> str:
+    """Of a file with groups, one after the other."""
+    if "groups" not in answer:
+        return show(answer)
+    return "\n\n".join(f"{group['name']}:\n{show(group)}" for group in answer["groups"])
+
+
+def _variants(answer: Any, *names: str) -> str:
     rows = [
         [
             variant["label"],
-            *(number(_pooled(variant["diagnostics"][name])) for name in names),
+            *(number(_pooled(_named(variant["diagnostics"], name))) for name in names),
             number(variant["output_change"]),
             _saturated(variant),
         ]
@@ -96,13 +116,22 @@ def _pooled(figure: Any) -> float | None:
 
 
 def _saturated(variant: Any) -> str:
+    """At least half of their rows, as the verdict has it; a dash where that is undefined."""
+    if all(share is None for share in variant["saturated_share"]):
+        return "–"
     heads = [h for h, share in enumerate(variant["saturated_share"]) if share and share >= 0.5]
     return ", ".join(map(str, heads)) or "none"
 
 
 def remedies(answer: Any) -> str:
     """What a recommendation comes to: the value for all heads, its cost, and who needs one."""
-    found = answer["recommendation"]
+    return _by_group(answer, _remedies)
+
+
+def _remedies(answer: Any) -> str:
+    found = answer.get("recommendation")
+    if found is None:
+        return f"no recommendation: {answer.get('reason', 'the request has no target')}"
     rows = []
     for name in ("temperature", "softcap"):
         remedy = found[name]

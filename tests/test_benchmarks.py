@@ -1,8 +1,10 @@
 """The benchmark measures what it says, on a shape small enough for a test."""
 
+from pathlib import Path
+
 import torch
 
-from benchmarks import core, naive
+from benchmarks import core, laboratory, naive
 from benchmarks.compare import ratio
 from service.attention.workers import Workers
 from service.runtime import Runtime
@@ -30,3 +32,14 @@ def test_the_notebook_computes_the_same_figures() -> None:
     found = naive.diagnose(zeros, zeros, zeros)
     torch.testing.assert_close(found["max_weight"], torch.full((1, 1, 3), 1 / 3))
     torch.testing.assert_close(found["normalized_entropy"], torch.ones(1, 1, 3))
+
+
+def test_the_laboratorys_ways_are_those_of_the_readme() -> None:
+    """Each stands in the README's table, and what is timed as a picture is one."""
+    workers = Workers(1)
+    ways = laboratory.ways(Runtime(torch.device("cpu"), workers))
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert all(f"| {name} |" in readme for name in ways)
+    drawn = ways["heat maps of 12 heads, 128 × 128"]()
+    assert isinstance(drawn, bytes)
+    assert drawn.startswith(b"\x89PNG")

@@ -13,7 +13,7 @@ from tests.printed import NUMBER, assert_same
 TEXT = page.FILE.read_text(encoding="utf-8")
 STEPS = page.steps(TEXT)
 PRINTING = [(command, printed) for command, printed in STEPS if printed is not None]
-DRAWING = re.compile(r"> (docs/pictures/\w+\.svg)")
+DRAWING = re.compile(r"> /tmp/(\w+\.svg)")
 
 pytestmark = pytest.mark.sockets
 
@@ -41,8 +41,8 @@ def test_the_pictures_are_those_of_their_commands(address: str, tmp_path: object
     """The same words at the same places; curves to what a machine may round."""
     for command, _ in STEPS:
         for name in DRAWING.findall(command):
-            drawn = page.run(command.replace(f"> {name}", ""), address)
-            stored = (page.ROOT / name).read_text(encoding="utf-8")
+            drawn = page.run(command.replace(f"> /tmp/{name}", ""), address)
+            stored = (page.PICTURES / name).read_text(encoding="utf-8")
             assert words(drawn) == words(stored)
 
 

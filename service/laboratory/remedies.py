@@ -171,4 +171,5 @@ def _posted(trial: Trial, settings: dict[str, Any]) -> dict[str, Any]:
     mechanism = trial.bench.plan.request.mechanism.model_copy(update=settings)
     source = trial.bench.plan.mechanism.source(mechanism)
     drawn = isinstance(source, SeededWeights)
-    return mechanism.model_dump(exclude=None if drawn else {"parameters"}, exclude_none=True)
+    written = mechanism.model_dump(exclude=None if drawn else {"parameters"}, exclude_none=True)
+    return {"kind": mechanism.kind, **written}
