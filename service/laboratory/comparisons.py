@@ -104,15 +104,18 @@ def _plan(request: ComparisonRequest, index: int, variant: Variant, include: lis
         "compute": request.compute,
         "include": include,
     }
-    with _blaming_variant(index, variant.label):
+    with _blaming_variant(index):
         return plan(AttentionRequest.model_validate(asked))
 
 
 @contextmanager
-def _blaming_variant(index: int, label: str) -> Iterator[None]:
-    """What is invalid inside is said of this variant, unless the inputs or the mask are."""
+def _blaming_variant(index: int) -> Iterator[None]:
+    """What is invalid inside is said of this variant, unless the inputs or the mask are.
+
+    By its number: an error repeats nothing that the caller wrote.
+    """
     shared: Invalid | None = None
-    with blaming(label, kind="variant", moved=("/mechanism", f"/variants/{index}/mechanism")):
+    with blaming(str(index), kind="variant", moved=("/mechanism", f"/variants/{index}/mechanism")):
         try:
             yield
         except (NonFinite, DtypeMismatch, InvalidMask) as error:
@@ -135,7 +138,7 @@ def run_comparison(name: str | None, comparison: Comparison, runtime: Runtime) -
     tensors: dict[str, Tensor] = {}
     named = zip(comparison.labels, comparison.plans, strict=True)
     for index, (label, member) in enumerate(named):
-        with _blaming_variant(index, label):
+        with _blaming_variant(index):
             found = analyse(member, runtime)
         baseline = baseline or found
         said = part(None, found)
