@@ -75,7 +75,9 @@ class Change(Answer):
     """Mean less the baseline's mean."""
 
     mean: float | None = Field(description="Over all rows where it is defined.")
-    heads: PerHead = Field(description="Per (batch, head).")
+    heads: PerHead | None = Field(
+        description="Per (batch, head); null where the variant has other heads than the baseline."
+    )
 
 
 class ComparedVariant(Answer):
@@ -83,6 +85,7 @@ class ComparedVariant(Answer):
 
     label: str
     mechanism: ResolvedMechanism
+    shape: Shape
     diagnostics: dict[str, Aggregate]
     verdict: Verdict
     numerics: Numerics

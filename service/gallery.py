@@ -79,11 +79,12 @@ def _refuse_beyond(name: str, asked: int | None, count: int) -> None:
         raise Invalid(f"{name} must be 0 … {count - 1} here; found {asked}", pointer=f"/{name}")
 
 
-def check_comparison(*, grouped: bool, variants: int) -> None:
-    """Refuse what could not be drawn, before it is computed.
+def check_comparison(view: View, shapes: Sequence[Shape], *, grouped: bool) -> None:
+    """Refuse what could not be drawn, before it is computed; `shapes` are those of the variants.
 
     Raises:
-        Invalid: the file holds several groups, or there are more variants than can be told apart.
+        Invalid: several groups, more variants than can be told apart, variants of different heads,
+            or a head that none of them has.
     """
     if grouped:
         raise Invalid(
@@ -91,12 +92,20 @@ def check_comparison(*, grouped: bool, variants: int) -> None:
             "or ask for JSON",
             pointer="/inputs",
         )
-    if variants > MOST_SERIES:
+    if len(shapes) > MOST_SERIES:
         raise Invalid(
             f"a picture shows at most {MOST_SERIES} variants that can be told apart; found "
-            f"{variants}",
+            f"{len(shapes)}",
             pointer="/variants",
         )
+    heads = sorted({shape.heads for shape in shapes})
+    if len(heads) > 1:
+        raise Invalid(
+            "a comparison is drawn head by head, so that its variants must have the same heads; "
+            f"found {' and '.join(map(str, heads))}",
+            pointer="/variants",
+        )
+    view.check(shapes[:1])
 
 
 def check_sweep(points: Iterable[tuple[int, str | float, int]]) -> None:

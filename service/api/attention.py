@@ -14,7 +14,17 @@ from service.api.mechanism_pages import described_attention
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
 from service.api.receiving import Received, common, received, unless_gone
 from service.api.state import State, state_of
-from service.api.viewing import BATCH, HEAD, THEME, Batch, Head, Theme, drawn, view_of
+from service.api.viewing import (
+    BATCH,
+    HEAD,
+    THEME,
+    Batch,
+    Head,
+    Theme,
+    drawing_bytes,
+    drawn,
+    view_of,
+)
 from service.encodings import JSON, PNG, SAFETENSORS, SVG
 from service.engine.devices import resolve
 from service.job import Job, prepare, run, write
@@ -69,8 +79,9 @@ async def analyse_attention(
     view = view_of(http, accept, gallery.View(batch, head, theme, accept))
     async with received(http, request=request) as given:
         job = await state.engine.code(lambda: _admitted(given, state, accept, request, view))
-        with state.engine.admission.hold(job.estimate.peak_bytes, own=given.reserved):
-            return await _answer(state, job, http, view, given.reserved)
+        needed = job.estimate.peak_bytes + drawing_bytes(view)
+        with state.engine.admission.hold(needed, own=given.reserved):
+            return await _answer(state, job, http, view)
 
 
 def _admitted(
@@ -104,17 +115,14 @@ def _prepared(
     )
 
 
-async def _answer(
-    state: State, job: Job, http: Request, view: gallery.View | None, reserved: int
-) -> Response:
+async def _answer(state: State, job: Job, http: Request, view: gallery.View | None) -> Response:
     engine = state.engine
     device = resolve(job.call.options.compute.device)
     timed = await unless_gone(
         http, engine.compute(lambda checkpoint: run(job, device, engine.workers, checkpoint))
     )
     if view is not None:
-        own = reserved + job.estimate.peak_bytes
-        return await drawn(http, view, lambda: gallery.attention(timed.result, view), own=own)
+        return await drawn(http, view, lambda: gallery.attention(timed.result, view))
     said = common(http, device, timed)
     content = await engine.code(lambda: write(job, timed.result, said))
     return Response(content, media_type=job.accept)

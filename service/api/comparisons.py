@@ -16,7 +16,17 @@ from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
 from service.api.receiving import Received, common, received, unless_gone
 from service.api.state import State, state_of
-from service.api.viewing import BATCH, HEAD, THEME, Batch, Head, Theme, drawn, view_of
+from service.api.viewing import (
+    BATCH,
+    HEAD,
+    THEME,
+    Batch,
+    Head,
+    Theme,
+    drawing_bytes,
+    drawn,
+    view_of,
+)
 from service.encodings import JSON, PNG, SAFETENSORS, SVG
 from service.engine.devices import resolve
 from service.estimate import Estimate
@@ -73,12 +83,11 @@ async def compare_attention(
     view = view_of(http, accept, gallery.View(batch, head, theme, accept))
     async with received(http, request=request) as given:
         job = await state.engine.code(lambda: _prepare(given, request, state, accept, view))
-        with state.engine.admission.hold(job.estimate.peak_bytes, own=given.reserved):
+        needed = job.estimate.peak_bytes + drawing_bytes(view)
+        with state.engine.admission.hold(needed, own=given.reserved):
             parts, said = await _compared(http, state, job)
             if view is not None:
-                own = given.reserved + job.estimate.peak_bytes
-                draw = partial(gallery.comparison, parts[0].document, view)
-                return await drawn(http, view, draw, own=own)
+                return await drawn(http, view, partial(gallery.comparison, parts[0].document, view))
             answer = Answer(parts, {"omitted": list(job.call.ignored), **said})
             content = await state.engine.code(lambda: _written(answer, accept))
             return Response(content, media_type=accept)
@@ -107,8 +116,8 @@ def _prepare(
             prepared.append((name, member))
     job = _Job(call, tuple(prepared))
     if view is not None:
-        gallery.check_comparison(grouped=call.grouped, variants=len(prepared[0][1].labels))
-        view.check(comparison.plans[0].shape for _, comparison in prepared)
+        shapes = [member.shape for member in prepared[0][1].plans]
+        gallery.check_comparison(view, shapes, grouped=call.grouped)
     check((need for _, comparison in prepared for need in comparison.needs), settings)
     check(job.estimate.needs, settings)
     return job

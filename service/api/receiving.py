@@ -61,6 +61,8 @@ async def unless_gone(http: Request, work: Awaitable[Result]) -> Result:
         ClientDisconnect: the caller has gone; the work is cancelled.
     """
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(http))
+    # What fails after the caller has gone is nobody's to hear.
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():

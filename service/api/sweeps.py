@@ -20,7 +20,7 @@ from service.api.negotiation import answer_encoding, refuse_unknown_parameters
 from service.api.problems import problem_of
 from service.api.receiving import Received, common, received, unless_gone
 from service.api.state import State, state_of
-from service.api.viewing import THEME, Theme, drawn, view_of
+from service.api.viewing import THEME, Theme, drawing_bytes, drawn, view_of
 from service.encodings import CSV, JSON, NDJSON, PNG, SAFETENSORS, SVG
 from service.engine.devices import resolve
 from service.engine.engine import Series, Timed, Work
@@ -77,8 +77,8 @@ async def sweep_attention(http: Request, theme: Theme = None) -> Response:
     async with AsyncExitStack() as stack:
         given = await stack.enter_async_context(received(http, binary=False))
         sweep = await state.engine.code(lambda: _prepare(given, state, view))
-        peak = sweep.estimate.peak_bytes
-        stack.enter_context(state.engine.admission.hold(peak, own=given.reserved))
+        needed = sweep.estimate.peak_bytes + drawing_bytes(view)
+        stack.enter_context(state.engine.admission.hold(needed, own=given.reserved))
         running = _Running(state, sweep, stack.enter_context(state.engine.series()))
         if accept == NDJSON:
             lines = _lines(http, running, running.rows())
@@ -87,8 +87,7 @@ async def sweep_attention(http: Request, theme: Theme = None) -> Response:
             return _Stream(_after(first, lines), running.series, stack.pop_all())
         rows = await unless_gone(http, _all(running.rows()))
         if view is not None:
-            own = peak + given.reserved
-            return await drawn(http, view, lambda: gallery.sweep(rows, view), own=own)
+            return await drawn(http, view, lambda: gallery.sweep(rows, view))
         return await _table(http, running, rows, accept)
 
 

@@ -40,13 +40,12 @@ def view_of(http: Request, accept: str, view: View) -> View | None:
     return None
 
 
-async def drawn(http: Request, view: View, draw: Callable[[], bytes], *, own: int) -> Response:
-    """A picture, drawn off the event loop; `own` is what the request holds already.
+def drawing_bytes(view: View | None) -> int:
+    """What a picture takes beside what it shows; nothing where the answer is none."""
+    return 0 if view is None else DRAWING_BYTES
 
-    Raises:
-        Busy: what is in flight leaves too little memory.
-    """
-    engine = state_of(http).engine
-    with engine.admission.hold(DRAWING_BYTES, own=own):
-        content = await unless_gone(http, engine.draw(draw))
+
+async def drawn(http: Request, view: View, draw: Callable[[], bytes]) -> Response:
+    """A picture, drawn off the event loop, for as long as the caller waits for it."""
+    content = await unless_gone(http, state_of(http).engine.draw(draw))
     return Response(content, media_type=view.media_type, headers=_LOCKED)

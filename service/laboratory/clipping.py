@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from service.diagnostics.evidence import QK_CLIP_THRESHOLD
-from service.laboratory.numbers import finite, plain
+from service.laboratory.numbers import finite
 from service.laboratory.search import Found, round_towards
 from service.laboratory.trial import Effect, Trial, beside_the_bias, heads_named
 
@@ -38,7 +38,7 @@ def clip_document(trial: Trial, temperatures: Found, limit: float) -> dict[str, 
         "reachable": reachable,
         **({} if reachable else {"reason": why}),
         **said,
-        "published_reached": bool(trial.effect(temperature=1 / published).reached.all()),
+        "published_reached": all(trial.effect(temperature=1 / published).reached),
         "output_change": own.output_change if reachable else None,
         "heads": heads,
     }
@@ -79,7 +79,7 @@ def _head(
     published: float,
     limit: float,
 ) -> dict[str, Any]:
-    reachable, highest = bool(own.reached[head]), float(trial.highest[head])
+    reachable, highest = own.reached[head], float(trial.highest[head])
     entry = {
         "head": head,
         "reachable": reachable,
@@ -87,7 +87,7 @@ def _head(
         "tau": tau if reachable else None,
         "gamma": gamma if reachable else None,
         "published_gamma": published,
-        "baseline": plain(trial.before)[head],
+        "baseline": trial.before[head],
         "measured": own.figures[head] if reachable else None,
         "output_change": own.output_changes[head] if reachable else None,
     }

@@ -28,7 +28,7 @@ from service.wire.answers import Part
 from service.wire.validation import blaming
 
 _INCLUDE = ("output", "diagnostics")
-_SAID = ("mechanism", "diagnostics", "verdict", "numerics")
+_SAID = ("mechanism", "shape", "diagnostics", "verdict", "numerics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +180,11 @@ def _shares(found: Analysis) -> Tensor:
 
 
 def _change(figure: Aggregated, baseline: Aggregated) -> dict[str, Any]:
-    return {
-        "mean": finite(
-            float(pooled(figure.mean, figure.rows) - pooled(baseline.mean, baseline.rows))
-        ),
-        "heads": [plain(row) for row in figure.mean.double() - baseline.mean.double()],
-    }
+    apart = pooled(figure.mean, figure.rows) - pooled(baseline.mean, baseline.rows)
+    heads = None
+    if figure.mean.shape == baseline.mean.shape:
+        heads = [plain(row) for row in figure.mean.double() - baseline.mean.double()]
+    return {"mean": finite(float(apart)), "heads": heads}
 
 
 def output_change(

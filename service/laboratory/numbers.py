@@ -1,6 +1,7 @@
 """Figures as an answer writes them, None where undefined, and how far two outputs are apart."""
 
 import math
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -20,29 +21,28 @@ def plain(figures: Tensor) -> list[float | None]:
 
 def relative_change(own: Tensor, other: Tensor) -> float | None:
     """‖own − other‖₂ / ‖other‖₂ of (batch, heads, …), summed in float64; None where undefined."""
-    return _relative(_squares(own, other).sum((0, 1)))
+    return _relative(*_squares(own, other).sum((0, 1)).sqrt().tolist())
 
 
 def relative_changes(own: Tensor, other: Tensor) -> list[float | None]:
     """The same of each head."""
-    return [_relative(head) for head in _squares(own, other).sum(0)]
+    return [_relative(*pair) for pair in _squares(own, other).sum(0).sqrt().tolist()]
 
 
-def _relative(squares: Tensor) -> float | None:
-    apart, whole = squares.sqrt().tolist()
+def _relative(apart: float, whole: float) -> float | None:
     return finite(apart / whole) if whole else None
 
 
 def _squares(own: Tensor, other: Tensor) -> Tensor:
     """Σ (own − other)² and Σ other² (batch, heads, 2), in pieces: no wide copy of an output."""
-    batch, heads = own.shape[:2]
-    found = torch.zeros(batch, heads, 2, dtype=torch.float64)
-    for item in range(batch):
-        for head in range(heads):
-            pair = own[item, head].flatten(), other[item, head].flatten()
-            for start in range(0, pair[0].numel(), _PIECE):
-                mine, theirs = (tensor[start : start + _PIECE] for tensor in pair)
-                wide = theirs.double()
-                found[item, head, 0] += (mine.double() - wide).square().sum().cpu()
-                found[item, head, 1] += wide.square().sum().cpu()
+    found = torch.zeros(*own.shape[:2], 2, dtype=torch.float64)
+    for item, pair in enumerate(zip(own, other, strict=True)):
+        mine, theirs = (tensor.flatten(1) for tensor in pair)
+        heads, width = mine.shape
+        step = max(1, _PIECE // width)
+        for first, start in product(range(0, heads, step), range(0, width, _PIECE)):
+            piece = slice(first, first + step), slice(start, start + _PIECE)
+            wide = theirs[piece].double()
+            apart = (mine[piece].double() - wide).square().sum(-1)
+            found[item, piece[0]] += torch.stack([apart, wide.square().sum(-1)], -1).cpu()
     return found

@@ -5,7 +5,6 @@ from typing import Any
 from schemas.comparisons import Target
 from service.laboratory.bench import Aim, Bench
 from service.laboratory.clipping import clip_document
-from service.laboratory.numbers import plain
 from service.laboratory.remedies import remedy_document, softcap_of, temperature_of
 from service.laboratory.search import GRID
 from service.laboratory.trial import Trial, heads_named
@@ -56,7 +55,7 @@ def recommend(member: Plan, target: Target, baseline: Analysis, runtime: Runtime
             "figure": trial.aim.figure,
             "target": trial.aim.target,
             "baseline_reaches": bool(trial.fine.all()),
-            "baseline": plain(trial.before),
+            "baseline": trial.before,
             "temperature": remedy_document(trial, temperature, baseline, runtime),
             "softcap": remedy_document(trial, softcap, baseline, runtime),
             "qk_clip": clip_document(trial, temperatures, hottest),

@@ -78,10 +78,10 @@ def remedy_document(
 ) -> dict[str, Any]:
     """As the contract writes it: the value for all heads, verified, and each head's own."""
     own = remedy.effect(remedy.applied)
-    most = None if bool(own.reached.all()) else _strongest(trial, remedy)
+    most = None if all(own.reached) else _strongest(trial, remedy)
     heads = [_head(trial, remedy, own, most, head) for head in range(trial.heads)]
     if bool(trial.fine.all()):
-        kept = {"value": None, "mechanism": None, "measured": plain(trial.before)}
+        kept = {"value": None, "mechanism": None, "measured": trial.before}
         return {"reachable": True, **kept, "output_change": 0.0, "heads": heads}
     missed = [entry["head"] for entry in heads if not entry["reachable"]]
     if missed:
@@ -109,11 +109,11 @@ def _strongest(trial: Trial, remedy: Remedy) -> Effect:
 def _head(
     trial: Trial, remedy: Remedy, own: Effect, most: Effect | None, head: int
 ) -> dict[str, Any]:
-    before = plain(trial.before)[head]
+    before = trial.before[head]
     entry = {"head": head, "reachable": True, "value": None, "baseline": before}
     if bool(trial.fine[head]):
         return {**entry, "measured": before, "output_change": 0.0}
-    if bool(own.reached[head]):
+    if own.reached[head]:
         value = float(remedy.found.values[head])
         moved = own.output_changes[head]
         return {**entry, "value": value, "measured": own.figures[head], "output_change": moved}
@@ -136,7 +136,7 @@ def _common(trial: Trial, remedy: Remedy, baseline: Analysis, runtime: Runtime) 
     value = float(needed.max() if remedy.upwards else needed.min())
     for _ in range(_NUDGES):
         effect, settings = _verified(trial, remedy, value, baseline, runtime)
-        if bool(effect.reached.all()):
+        if all(effect.reached):
             return {
                 "reachable": True,
                 "value": value,
@@ -163,7 +163,7 @@ def _verified(
     change = None
     if "output" in found.tensors:
         change = relative_change(found.tensors["output"], baseline.tensors["output"])
-    return Effect(measured, trial.aim.reached(measured), change, []), settings
+    return Effect(plain(measured), trial.aim.reached(measured).tolist(), change, []), settings
 
 
 def _posted(trial: Trial, settings: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ GRID = 32
 DIGITS = 4
 # Fine enough for values that are then rounded to four digits.
 _PRECISION = 1e-5
+# Below it a unit of the last digit leaves float64.
+_SMALLEST = 1e-300
 
 Reached = Callable[[Tensor], Tensor]
 """From a value for each head (heads,) to whether that head reaches the target (heads,)."""
@@ -75,7 +77,7 @@ def _bracket(grid: Tensor, reached: Reached, heads: int) -> tuple[Tensor, Tensor
 
 def round_towards(value: float, *, upwards: bool) -> float:
     """Rounded to DIGITS significant digits, up or down; NaN stays."""
-    if not math.isfinite(value) or value == 0:
+    if not math.isfinite(value) or abs(value) < _SMALLEST:
         return value
     step = 10.0 ** (math.floor(math.log10(abs(value))) - DIGITS + 1)
     # A value on the grid of digits stays, whatever its last bit.

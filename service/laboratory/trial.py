@@ -12,6 +12,7 @@ from service.laboratory.search import Found, log_grid, search
 
 # Logits that all lie within a hundredth of one another weigh all keys alike.
 NEARLY_EQUAL = 0.01
+_LARGEST_TEMPERATURE = 1e300
 
 
 def heads_named(heads: list[int]) -> str:
@@ -24,30 +25,26 @@ def heads_named(heads: list[int]) -> str:
 class Effect:
     """The target's figure of each head, whether it reaches it, and how far the output moved."""
 
-    measured: Tensor
-    reached: Tensor
+    figures: list[float | None]
+    reached: list[bool]
     output_change: float | None
     output_changes: list[float | None]
-
-    @property
-    def figures(self) -> list[float | None]:
-        """The target's figure of each head as an answer writes it."""
-        return plain(self.measured)
 
 
 class Trial:
     """A baseline, its target, and its measured figures.
 
-    `before` is the target's figure of each head, `fine` whether it reaches it; `highest` the
-    largest visible scaled score of each head, `magnitude` the largest magnitude of all.
+    `before` is the target's figure of each head, `fine` (heads,) whether it reaches it; `highest`
+    (heads,) the largest visible scaled score of each, `magnitude` the largest magnitude of all.
     """
 
     def __init__(self, aim: Aim, bench: Bench) -> None:
         self.aim, self.bench = aim, bench
         self.heads = bench.plan.shape.heads
         self.highest, self.magnitude = bench.extremes()
-        self.before = aim.measure(bench.figures())
-        self.fine = aim.reached(self.before)
+        before = aim.measure(bench.figures())
+        self.before: list[float | None] = plain(before)
+        self.fine = aim.reached(before)
         self._output = bench.output()
 
     def effect(self, *, temperature: Tensor | None = None, softcap: Tensor | None = None) -> Effect:
@@ -61,11 +58,11 @@ class Trial:
             heads = relative_changes(output, self._output)
             finished = (self.bench.finished(o) for o in (output, self._output))
             whole = relative_change(*finished)
-        return Effect(measured, self.aim.reached(measured), whole, heads)
+        return Effect(plain(measured), self.aim.reached(measured).tolist(), whole, heads)
 
     def temperatures(self) -> tuple[Found, float]:
         """The mildest temperature of each head, and the largest that was tried."""
-        strongest = max(2.0, 2 * self.magnitude / NEARLY_EQUAL)
+        strongest = min(max(2.0, 2 * self.magnitude / NEARLY_EQUAL), _LARGEST_TEMPERATURE)
 
         def reached(values: Tensor) -> Tensor:
             return self.aim.reached(self.aim.measure(self.bench.figures(temperature=values)))

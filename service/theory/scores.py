@@ -25,8 +25,11 @@ def pooled_second_moment(
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), footnote 4, for mean 0 and variance 1.
     """
-    query_square, key_square = query_std**2 + query_mean**2, key_std**2 + key_mean**2
-    return d_k * query_square * key_square + d_k * (d_k - 1) * (query_mean * key_mean) ** 2
+    # Products, not powers: a power past the largest float is an exception, a product is infinite.
+    query_square = query_std * query_std + query_mean * query_mean
+    key_square = key_std * key_std + key_mean * key_mean
+    means = query_mean * key_mean
+    return d_k * query_square * key_square + d_k * (d_k - 1) * (means * means)
 
 
 def expected_row_variance(
@@ -39,7 +42,8 @@ def expected_row_variance(
 
     Source: given q, s_j = <q, k_j> are iid with variance σk²‖q‖²; E‖q‖² = d(σq² + μq²).
     """
-    return (1 - 1 / visible_keys) * (d_k * (query_std**2 + query_mean**2) * key_std**2)
+    query_square = query_std * query_std + query_mean * query_mean
+    return (1 - 1 / visible_keys) * (d_k * query_square * (key_std * key_std))
 
 
 def second_moment_standard_error(

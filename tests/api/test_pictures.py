@@ -1,12 +1,18 @@
 """Pictures over HTTP: attention, sweeps and comparisons."""
 
+import asyncio
+import gc
 import struct
+import time
 import xml.etree.ElementTree as ET
 
 import pytest
 import torch
+from starlette.requests import ClientDisconnect
 
 from service import gallery
+from service.api.receiving import unless_gone
+from service.errors import DeadlineExceeded
 from service.settings import Settings
 from tests.builders import analyse, normal
 from tests.files import EXAMPLE, file_of
@@ -194,3 +200,38 @@ async def test_figures_of_a_comparison_are_pooled_over_the_batch_or_of_one_item(
     assert gallery.by_head(figure, None, range(2)) == [2.0, 1.0]
     assert gallery.by_head(figure, 1, range(2)) == [3.0, None]
     assert gallery.by_head(figure, None, range(1, 2)) == [1.0]
+
+
+@pytest.mark.parametrize("settings", [Settings(max_in_flight_bytes=2**27)])
+async def test_a_picture_reserves_its_memory_before_it_computes(client, settings):
+    """Beside another picture it is refused at once; alone it is always let in."""
+    long = {"d_k": [64] * 40, "repeats": 4}
+    headers = {"accept": PNG}
+    running = asyncio.create_task(client.post("/v1/sweeps", json=long, headers=headers))
+    await asyncio.sleep(0.3)
+    began = time.monotonic()
+    refused = await client.post("/v1/attention", json={}, headers=headers)
+    assert refused.status_code == 429
+    assert time.monotonic() - began < 1
+    assert (await running).status_code == 200
+
+
+async def test_a_caller_that_goes_away_hears_no_error(caplog):
+    """What fails after that is nobody's, and no task is left with it."""
+
+    class Leaving:
+        async def receive(self):
+            return {"type": "http.disconnect"}
+
+    async def failing():
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            raise DeadlineExceeded("too late") from None
+
+    with pytest.raises(ClientDisconnect):
+        await unless_gone(Leaving(), failing())
+    await asyncio.sleep(0)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert "never retrieved" not in caplog.text

@@ -139,6 +139,38 @@ async def test_multi_head_variants_compare_their_own_outputs(client):
     assert len(found["variants"][1]["saturated_share"]) == 3
 
 
+@pytest.mark.parametrize("heads", [(2, 8), (8, 2), (1, 4)])
+async def test_variants_may_have_different_heads(client, heads):
+    """Pooled changes are told, those of single heads are not; each variant has its own shape."""
+    inputs = {"kind": "seeded", "query_length": 5, "model_dim": 16}
+    kinds = [{"kind": "multi_head", "heads": count} for count in heads]
+    variants = [{"label": str(n), "mechanism": kind} for n, kind in enumerate(kinds)]
+    found = (await compare(client, inputs=inputs, variants=variants))["variants"]
+    assert [v["shape"]["heads"] for v in found] == list(heads)
+    assert [len(v["saturated_share"]) for v in found] == list(heads)
+    assert all(change["heads"] is None for change in found[1]["change"].values())
+    assert found[1]["change"]["entropy"]["mean"] is not None
+    assert found[0]["change"]["entropy"]["heads"] == [[0.0] * heads[0]]
+    body = {"inputs": inputs, "variants": variants}
+    answer = await client.post(PATH, json=body, headers={"accept": "image/png"})
+    assert answer.status_code == 422
+    assert "must have the same heads" in answer.json()["detail"]
+
+
+async def test_a_dot_product_beside_multi_head_is_compared_by_its_one_head(client):
+    """Tensors of rank 3 suit both; in the picture they would not stand beside one another."""
+    inputs = {"kind": "tensors", "query": normal(1, 4, 8).tolist()}
+    variants = [
+        {"label": "a", "mechanism": {"kind": "multi_head", "heads": 4}},
+        {"label": "b", "mechanism": {"kind": SDPA}},
+    ]
+    found = (await compare(client, inputs=inputs, variants=variants))["variants"]
+    assert [v["shape"]["heads"] for v in found] == [4, 1]
+    body = {"inputs": inputs, "variants": variants}
+    answer = await client.post(PATH, json=body, headers={"accept": "image/svg+xml"})
+    assert answer.status_code == 422
+
+
 async def test_given_logits_compare_normalizers(client):
     """What comes after the logits can vary; scale and softcap cannot, and it is told whose."""
     inputs = {"kind": "logits", "logits": [[3, 1, 0.5], [0, 0, 9]], "value": [[1], [2], [4]]}

@@ -328,6 +328,36 @@ async def test_a_log_length_beyond_its_largest_base_says_so(client):
     assert max(remedy["measured"]) <= 0.1
 
 
+EXTREME_KEYS = {
+    "next to nothing": [1e-322, -1000.0, -100000.0],
+    "next to infinity": [1e307, -1e307, 0.0],
+    "far apart": [1e-300, 1e300, 0.0],
+}
+
+
+@pytest.mark.parametrize("target", [SHARE, {"normalized_entropy_min": 1e-300}])
+@pytest.mark.parametrize("keys", EXTREME_KEYS.values(), ids=EXTREME_KEYS)
+async def test_scores_of_any_size_end_with_a_finite_answer(client, keys, target):
+    """Whatever is reached or not, no value is infinite, and a reason does not contradict itself."""
+    key = {"shape": [3, 1], "dtype": "float64", "data": keys}
+    query = {"shape": [1, 1], "dtype": "float64", "data": [1.0]}
+    inputs = {"kind": "tensors", "query": query, "key": key}
+    found = await recommended(client, UNSCALED, target, inputs=inputs)
+    text = json.dumps(found, allow_nan=False)
+    assert " inf" not in text
+    for name in ("temperature", "softcap"):
+        assert found[name]["reachable"] or "gives saturated_share 0;" not in text
+
+
+async def test_thousands_of_heads_take_no_longer_than_their_figures(client):
+    """Every head has its entry, in time that grows with them and not with their square."""
+    inputs = {"kind": "seeded", "heads": 3000, "query_length": 1, "key_length": 2, "d_k": 1}
+    mechanism = {**UNSCALED, "scale": 9.0}
+    found = await recommended(client, mechanism, SHARE, inputs=inputs)
+    assert [len(found[n]["heads"]) for n in ("temperature", "softcap", "qk_clip")] == [3000] * 3
+    assert found["temperature"]["reachable"] is True
+
+
 @pytest.mark.parametrize("scale", [1e27, 1e36])
 async def test_overflowing_rows_are_not_called_mended(client, scale):
     """They are in no figure; what to do about them is said instead."""

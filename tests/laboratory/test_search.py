@@ -111,3 +111,9 @@ def test_values_are_rounded_towards_the_strong_side(value, up, down):
     assert round_towards(value, upwards=True) == pytest.approx(up, rel=1e-12)
     assert round_towards(value, upwards=False) == pytest.approx(down, rel=1e-12)
     assert math.isnan(round_towards(math.nan, upwards=True))
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e-322, -1e-310, 1e-301])
+def test_what_has_no_four_digits_stays(value):
+    """A unit of the fourth digit would be 0."""
+    assert round_towards(value, upwards=True) == round_towards(value, upwards=False) == value

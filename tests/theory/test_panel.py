@@ -168,3 +168,10 @@ def test_the_asymptotes_are_labelled_and_far_off():
     assert "far off at finite n" in limits["entropy"]["source"]
     assert limits["entropy"]["value"] < 1 < 2 < found.entropy.predicted
     assert abs(found.entropy.measured - found.entropy.predicted) < 0.2
+
+
+def test_theory_of_tensors_near_the_largest_float_is_undefined():
+    """Means whose squares leave float64 give no figure, and no error."""
+    query = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    found = panel({"kind": "tensors", "query": query, "key": query * 1e200})
+    assert found.score_variance.z is None or not math.isfinite(found.score_variance.z)

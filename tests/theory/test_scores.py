@@ -108,3 +108,9 @@ def test_the_standard_error_is_in_the_unit_of_the_prediction():
         for p in (1.0, 2.0)
     )
     assert two == 2 * one > 0
+
+
+def test_moments_past_the_largest_float_are_infinite():
+    """Float64 tensors may have them: an infinite prediction, not an exception."""
+    assert pooled_second_moment(3, 1e200, 1.0, 1e200, 1.0) == math.inf
+    assert expected_row_variance(3, 1e200, 1.0, 1e200, 5.0) == math.inf
