@@ -1,4 +1,3 @@
-import copy
 import json
 import math
 
@@ -17,6 +16,7 @@ from service.job import prepare, run, write
 from service.limits import check
 from service.settings import Settings
 from tests.files import header_of
+from tests.mutations import places, replaced
 
 SETTINGS = Settings(max_elements=2_000, max_flops=10**8, max_peak_bytes=2**26)
 COMMON = {"device": "cpu", "torch": "2.13.0", "batch_size": 1, "request_id": "x",
@@ -97,24 +97,6 @@ JUNK = [
     {"shape": [], "data": [1]},
     {"shape": [1, 1], "dtype": "float64", "data": [1e300]},
 ]
-
-
-def places(document, path=()):
-    """The paths to all values inside a document."""
-    yield path
-    items = document.items() if isinstance(document, dict) else ()
-    items = enumerate(document) if isinstance(document, list) else items
-    for key, value in items:
-        yield from places(value, (*path, key))
-
-
-def replaced(document, path, value):
-    """The document with another value in one place."""
-    if not path:
-        return value
-    document = copy.copy(document)
-    document[path[0]] = replaced(document[path[0]], path[1:], value)
-    return document
 
 
 def served(document, accept):

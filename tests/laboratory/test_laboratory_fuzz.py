@@ -1,11 +1,11 @@
 """Every place of a request with everything that does not belong there: told, never a 500."""
 
-import copy
 import json
 
 import pytest
 
 from service.settings import Settings
+from tests.mutations import places, replaced
 
 pytestmark = pytest.mark.anyio
 
@@ -48,24 +48,6 @@ REQUESTS = {
 }
 ACCEPTED = {"/v1/sweeps": ["application/json", "application/x-ndjson", "image/svg+xml"]}
 REFUSED = {400, 413, 422}
-
-
-def places(document, path=()):
-    """The paths to all values inside a document."""
-    yield path
-    items = document.items() if isinstance(document, dict) else ()
-    items = enumerate(document) if isinstance(document, list) else items
-    for key, value in items:
-        yield from places(value, (*path, key))
-
-
-def replaced(document, path, value):
-    """The document with another value in one place."""
-    if not path:
-        return value
-    document = copy.copy(document)
-    document[path[0]] = replaced(document[path[0]], path[1:], value)
-    return document
 
 
 def variations(document):
