@@ -56,6 +56,20 @@ def saturated_share(figures: dict[str, Tensor]) -> Tensor:
     return counts.saturated / counts.rows.double()
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one pass shows.
+
+    Max weight and normalised entropy of each row (batch, heads, N); the heads' output
+    (batch, heads, N, d_v) before any projection, where it was wanted and there is a value; and how
+    many rows of each head (heads,) are in no figure, since a logit overflowed.
+    """
+
+    figures: dict[str, Tensor]
+    output: Tensor | None
+    overflowed: Tensor
+
+
 class Bench:
     """One plan, set up once. Factors are one number, or one for each head (heads,)."""
 
@@ -75,27 +89,17 @@ class Bench:
         return self.plan.request.mechanism.softcap
 
     @torch.inference_mode()
-    def figures(
-        self, *, temperature: Tensor | None = None, softcap: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Max weight and normalised entropy of each row (batch, heads, N) under these settings."""
-        logits = self._logits(temperature, softcap)
-        attended = self._attend(logits, Wanted(output=False))
-        return evaluate(_FIGURES, self._rows(attended))
-
-    @torch.inference_mode()
-    def overflowed(self) -> list[int]:
-        """The heads with rows whose logits overflow: those are in no figure."""
-        statistics = self._attend(self._scored.logits, Wanted(output=False)).statistics
-        rows = (statistics.overflowed > 0).sum((0, 2))
-        return [head for head, count in enumerate(rows.tolist()) if count]
-
-    @torch.inference_mode()
-    def output(
-        self, *, temperature: Tensor | None = None, softcap: Tensor | None = None
-    ) -> Tensor | None:
-        """The heads' output (batch, heads, N, d_v), before any projection."""
-        return self._attend(self._logits(temperature, softcap), Wanted()).output
+    def look(
+        self,
+        *,
+        temperature: Tensor | None = None,
+        softcap: Tensor | None = None,
+        output: bool = False,
+    ) -> Look:
+        """One pass under these settings."""
+        attended = self._attend(self._logits(temperature, softcap), Wanted(output=output))
+        lost = (attended.statistics.overflowed > 0).sum((0, 2)).cpu()
+        return Look(evaluate(_FIGURES, self._rows(attended)), attended.output, lost)
 
     @torch.inference_mode()
     def finished(self, output: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ def unsuitable(member: Plan, target: Target) -> str | None:
 def _overflow(heads: list[int]) -> str:
     return (
         f"logits of {heads_named(heads)} overflow, and their rows are in no figure "
-        " (numerics.overflowed_logits): check the size of query, key and scale, or compute "
-        "in float64"
+        "(numerics.overflowed_logits): check the size of query, key and scale, or compute in "
+        "float64"
     )
 
 
@@ -42,10 +42,9 @@ def recommend(member: Plan, target: Target, baseline: Analysis, runtime: Runtime
     """The recommendation for the baseline, or the reason why there is none."""
     if (reason := unsuitable(member, target)) is not None:
         return {"recommendation": None, "reason": reason}
-    bench = Bench(member, runtime)
-    if overflowed := bench.overflowed():
-        return {"recommendation": None, "reason": _overflow(overflowed)}
-    trial = Trial(Aim.of(target), bench)
+    trial = Trial(Aim.of(target), Bench(member, runtime))
+    if trial.overflowing:
+        return {"recommendation": None, "reason": _overflow(trial.overflowing)}
     temperatures, hottest = trial.temperatures()
     softcaps, tightest = trial.softcaps()
     temperature = temperature_of(trial, temperatures, hottest)

@@ -35,23 +35,25 @@ class Trial:
     """A baseline, its target, and its measured figures.
 
     `before` is the target's figure of each head, `fine` (heads,) whether it reaches it; `highest`
-    (heads,) the largest visible scaled score of each, `magnitude` the largest magnitude of all.
+    (heads,) the largest visible scaled score of each, `magnitude` the largest magnitude of all;
+    `overflowing` the heads with rows that are in no figure.
     """
 
     def __init__(self, aim: Aim, bench: Bench) -> None:
         self.aim, self.bench = aim, bench
         self.heads = bench.plan.shape.heads
         self.highest, self.magnitude = bench.extremes()
-        before = aim.measure(bench.figures())
+        look = bench.look(output=True)
+        before = aim.measure(look.figures)
         self.before: list[float | None] = plain(before)
         self.fine = aim.reached(before)
-        self._output = bench.output()
+        self.overflowing = [head for head, rows in enumerate(look.overflowed.tolist()) if rows]
+        self._output = look.output
 
     def effect(self, *, temperature: Tensor | None = None, softcap: Tensor | None = None) -> Effect:
         """Of one value for each head, by a pass of its own."""
-        figures = self.bench.figures(temperature=temperature, softcap=softcap)
-        output = self.bench.output(temperature=temperature, softcap=softcap)
-        measured = self.aim.measure(figures)
+        look = self.bench.look(temperature=temperature, softcap=softcap, output=True)
+        measured, output = self.aim.measure(look.figures), look.output
         whole: float | None = None
         heads: list[float | None] = [None] * self.heads
         if output is not None and self._output is not None:
@@ -65,7 +67,7 @@ class Trial:
         strongest = min(max(2.0, 2 * self.magnitude / NEARLY_EQUAL), _LARGEST_TEMPERATURE)
 
         def reached(values: Tensor) -> Tensor:
-            return self.aim.reached(self.aim.measure(self.bench.figures(temperature=values)))
+            return self.aim.reached(self.aim.measure(self.bench.look(temperature=values).figures))
 
         return search(log_grid(1.0, strongest), reached, self.heads), strongest
 
@@ -77,7 +79,7 @@ class Trial:
         strongest = max(min(NEARLY_EQUAL / 2, mildest / 10), SMALLEST_SOFTCAP)
 
         def reached(values: Tensor) -> Tensor:
-            return self.aim.reached(self.aim.measure(self.bench.figures(softcap=values)))
+            return self.aim.reached(self.aim.measure(self.bench.look(softcap=values).figures))
 
         return search(log_grid(mildest, strongest), reached, self.heads), strongest
 
