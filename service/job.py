@@ -59,6 +59,17 @@ def prepare(
         ServiceError: whatever is wrong with the call.
     """
     call = decode(AttentionRequest, body, encoding, request, settings)
+    return job_of(call, accept=accept, threads=threads, include=include)
+
+
+def job_of(
+    call: Call[AttentionRequest], *, accept: str, threads: int, include: list[str] | None = None
+) -> Job:
+    """Plan a call that has been read, and estimate its cost, as `prepare` does.
+
+    Raises:
+        Invalid, ShapeMismatch, DtypeMismatch: whatever does not fit together.
+    """
     wanted = {} if include is None else {"include": include}
     plans = tuple((n, planned(n, asked.model_copy(update=wanted))) for n, asked in call.requests)
     costs = [

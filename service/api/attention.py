@@ -9,10 +9,11 @@ from schemas.attention import AttentionAnswer, GroupedAnswer
 from schemas.estimates import EstimateAnswer
 from service import gallery
 from service.api import examples
+from service.api.computing import computed
 from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.mechanism_pages import described_attention
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
-from service.api.receiving import Received, common, received, unless_gone
+from service.api.receiving import Received, common, received
 from service.api.state import State, state_of
 from service.api.viewing import (
     BATCH,
@@ -26,8 +27,7 @@ from service.api.viewing import (
     view_of,
 )
 from service.encodings import JSON, PNG, SAFETENSORS, SVG
-from service.engine.devices import resolve
-from service.job import Job, prepare, run, write
+from service.job import Job, prepare, write
 from service.limits import bounded, check, compared
 from service.settings import Settings
 
@@ -116,15 +116,11 @@ def _prepared(
 
 
 async def _answer(state: State, job: Job, http: Request, view: gallery.View | None) -> Response:
-    engine = state.engine
-    device = resolve(job.call.options.compute.device)
-    timed = await unless_gone(
-        http, engine.compute(lambda checkpoint: run(job, device, engine.workers, checkpoint))
-    )
+    device, timed = await computed(http, state, job)
     if view is not None:
         return await drawn(http, view, lambda: gallery.attention(timed.result, view))
     said = common(http, device, timed)
-    content = await engine.code(lambda: write(job, timed.result, said))
+    content = await state.engine.code(lambda: write(job, timed.result, said))
     return Response(content, media_type=job.accept)
 
 
