@@ -14,7 +14,7 @@ from service.masks import MASKS, CombinedMask
 from service.masks.resolve import ResolvedMask, resolve
 from service.operands import Operands
 from service.plan import Plan
-from service.report import Analysis, report
+from service.report import Analysis, conclude, tally, theorise
 from service.runtime import Runtime
 from service.scored import Scored, score
 
@@ -35,6 +35,21 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
         NonFinite, Invalid, InvalidMask: what only the tensors themselves tell.
     """
     taken, mask, scored = set_up(plan, runtime)
+    attended, again = attended_to(plan, mask, scored, runtime)
+    gradients = _harms(plan, taken, scored, attended, again, runtime)
+    finish(plan, scored, attended)
+    row_sums = _restore_weights(plan, taken, attended, masked=mask.members != ())
+    tallied = tally(plan, mask, scored, attended, again, given_sums=row_sums is not None)
+    analysis = conclude(plan, mask, scored, tallied, again, row_sums=row_sums, gradients=gradients)
+    if "theory" in plan.include:
+        analysis.theory = theorise(plan, taken, scored, mask, tallied.rows)
+    return analysis
+
+
+def attended_to(
+    plan: Plan, mask: ResolvedMask, scored: Scored, runtime: Runtime
+) -> tuple[Attended, Revisited]:
+    """The pass over all rows, and the second one where it is asked for."""
     attended = attend(
         scored.logits,
         scored.value,
@@ -46,11 +61,7 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
         workers=runtime.workers,
         checkpoint=runtime.checkpoint,
     )
-    again = _second(plan, scored, mask, attended, runtime)
-    gradients = _harms(plan, taken, scored, attended, again, runtime)
-    _finish(plan, scored, attended)
-    row_sums = _restore_weights(plan, taken, attended, masked=mask.members != ())
-    return report(plan, taken, mask, scored, attended, again, row_sums, gradients)
+    return attended, _second(plan, scored, mask, attended, runtime)
 
 
 def set_up(plan: Plan, runtime: Runtime) -> tuple[Operands, ResolvedMask, Scored]:
@@ -58,6 +69,16 @@ def set_up(plan: Plan, runtime: Runtime) -> tuple[Operands, ResolvedMask, Scored
 
     Raises:
         NonFinite, Invalid, InvalidMask: what only the tensors themselves tell.
+    """
+    taken, mask = placed(plan, runtime)
+    return taken, mask, score(plan, taken, mask, runtime)
+
+
+def placed(plan: Plan, runtime: Runtime) -> tuple[Operands, ResolvedMask]:
+    """Operands and masks, checked and on the device.
+
+    Raises:
+        NonFinite, InvalidMask: what only the tensors themselves tell.
     """
     request, compute = plan.request, plan.request.compute
     taken = operands.prepare(
@@ -69,7 +90,7 @@ def set_up(plan: Plan, runtime: Runtime) -> tuple[Operands, ResolvedMask, Scored
     )
     taken = replace(taken, checkpoint=runtime.checkpoint)
     mask = resolve(request.mask, plan.shape, MASKS, dtype=plan.compute_dtype, device=runtime.device)
-    return taken, mask, score(plan, taken, mask, runtime)
+    return taken, mask
 
 
 def _precision(plan: Plan, scored: Scored) -> Precision:
@@ -100,7 +121,7 @@ def _harms(
     return measure_gradients(plan, taken, scored, statistics, attended.output, runtime)
 
 
-def _finish(plan: Plan, scored: Scored, attended: Attended) -> None:
+def finish(plan: Plan, scored: Scored, attended: Attended) -> None:
     """From the heads' output to the mechanism's, in the answer's dtype."""
     if attended.output is None:
         return

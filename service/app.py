@@ -21,6 +21,7 @@ from service.api import (
 )
 from service.api.request_id import RequestId
 from service.api.state import State
+from service.api.stays import Stays
 from service.engine.engine import Engine
 from service.settings import Settings
 
@@ -70,6 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for room in (attention, softmax, sweeps, comparisons, about, health):
         app.include_router(room.router)
     app.add_api_route("/", _to_the_docs, include_in_schema=False)
+    app.add_middleware(Stays, admission=engine.admission)
     app.add_middleware(RequestId)
     problems.install(app)
     documentation.install(app)

@@ -14,6 +14,7 @@ ServiceError
 ├── UnsupportedMedia     an encoding of the body that is not read here
 ├── NotAcceptable        an encoding of the answer that is not written here
 ├── Busy                 the queue is full; try again
+├── OutOfMemory          the device had too little free memory
 ├── Draining             the service is stopping
 └── DeadlineExceeded     computing took longer than allowed
 """
@@ -143,6 +144,17 @@ class Busy(ServiceError):
 
     slug = "busy"
     title = "The service is busy"
+
+    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class OutOfMemory(ServiceError):
+    """The device had too little free memory for what was admitted."""
+
+    slug = "out-of-memory"
+    title = "The device is out of memory"
 
 
 class Draining(ServiceError):

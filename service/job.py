@@ -1,18 +1,17 @@
 """One call from its bytes to its answer's bytes: three steps, each run off the event loop."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
 from typing import Any
 
-import torch
-
 from schemas.attention import AttentionRequest
+from service import batch
 from service.analysis import analyse
 from service.answer import part
-from service.attention.workers import Workers
 from service.encodings import JSON, SAFETENSORS
+from service.errors import ServiceError
 from service.estimate import Estimate, estimate, needs, text_bytes
 from service.limits import Need
 from service.plan import Plan, plan
@@ -23,7 +22,11 @@ from service.settings import Settings
 from service.wire import json_answer, json_call, safetensors_answer, safetensors_call
 from service.wire.answers import Answer
 from service.wire.calls import Call, Request
+from service.wire.pieces import Content
 from service.wire.validation import blaming
+
+Analyses = list[tuple[str | None, Analysis]]
+"""The analyses of a job, each with the name of its group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,24 @@ def planned(name: str | None, request: AttentionRequest) -> Plan:
         return plan(request)
 
 
-def run(
-    job: Job, device: torch.device, workers: Workers, checkpoint: Callable[[], None]
-) -> list[tuple[str | None, Analysis]]:
+def run(job: Job, runtime: Runtime) -> Analyses:
     """Analyse every group, in order."""
-    runtime = Runtime(device, workers, checkpoint)
     return [(name, _analyse(name, member, runtime)) for name, member in job.plans]
+
+
+def key_of(job: Job) -> Hashable:
+    """Equal for jobs that can be computed as one; None for one that must be alone."""
+    if job.call.grouped:
+        return None
+    return batch.key_of(job.plans[0][1])
+
+
+def run_together(jobs: Sequence[Job], runtime: Runtime) -> list[Analyses | ServiceError]:
+    """Analyse jobs with an equal key: what `run` gives, or what is wrong with it, for each."""
+    if len(jobs) == 1:
+        return [run(jobs[0], runtime)]
+    found = batch.analyse_together([job.plans[0][1] for job in jobs], runtime)
+    return [item if isinstance(item, ServiceError) else [(None, item)] for item in found]
 
 
 def _analyse(name: str | None, member: Plan, runtime: Runtime) -> Analysis:
@@ -111,9 +126,7 @@ def _analyse(name: str | None, member: Plan, runtime: Runtime) -> Analysis:
         return analyse(member, runtime)
 
 
-def write(
-    job: Job, analyses: list[tuple[str | None, Analysis]], common: Mapping[str, Any]
-) -> bytes:
+def write(job: Job, analyses: Analyses, common: Mapping[str, Any]) -> Content:
     """The answer's bytes in the accepted encoding."""
     parts = [part(name, analysis) for name, analysis in analyses]
     said: dict[str, Any] = {}

@@ -20,7 +20,7 @@ UNITS = {
     "max_groups": "groups",
     "max_sweep_points": "points",
     "max_in_flight_bytes": "bytes",
-    "max_queue": "analyses",
+    "max_queue": "requests",
     "deadline_s": "seconds",
     "body_timeout_s": "seconds",
 }

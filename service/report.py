@@ -80,19 +80,51 @@ class Analysis:
     gradients: Gradients | None = None
 
 
-def report(
+@dataclass(slots=True)
+class Tally:
+    """What the rows say before anybody judges them.
+
+    `counts` (3, batch): rows without a key, flushed weights, overflowed logits.
+    """
+
+    rows: Rows
+    visible: Aggregated
+    counts: Tensor
+    tensors: dict[str, Tensor]
+    figures: dict[str, Tensor] = field(default_factory=dict)
+    diagnostics: dict[str, Aggregated] = field(default_factory=dict)
+
+    def parts(self, sizes: list[int]) -> list["Tally"]:
+        """The same of consecutive batch items, so many at a time; `rows` stay those of all."""
+        visible, counts = list(self.visible.parts(sizes)), self.counts.split_with_sizes(sizes, 1)
+        parts = [Tally(self.rows, *own, {}) for own in zip(visible, counts, strict=True)]
+        for name, tensor in self.tensors.items():
+            for part, own in zip(parts, tensor.split_with_sizes(sizes), strict=True):
+                part.tensors[name] = own
+        for name, figure in self.figures.items():
+            for part, own in zip(parts, figure.split_with_sizes(sizes), strict=True):
+                part.figures[name] = own
+        for name, aggregated in self.diagnostics.items():
+            for part, one in zip(parts, aggregated.parts(sizes), strict=True):
+                part.diagnostics[name] = one
+        return parts
+
+
+def tally(
     plan: Plan,
-    taken: Operands,
     mask: ResolvedMask,
     scored: Scored,
     attended: Attended,
     again: Revisited,
-    row_sums: tuple[float, float, int] | None,
-    gradients: Gradients | None,
-) -> Analysis:
-    """Diagnostics, verdict and theory: arithmetic on the statistics of the rows."""
+    *,
+    given_sums: bool = False,
+) -> Tally:
+    """Every figure of the rows: arithmetic on their statistics.
+
+    `given_sums`: the weights were given, so that a weight of 0 may stand at a key that is seen.
+    """
     statistics = attended.statistics.to("cpu")
-    if row_sums is not None:
+    if given_sums:
         seen = count_visible(CombinedMask(mask.members), plan.shape)
         statistics.visible = torch.where(statistics.visible > 0, seen, 0.0)
     scale = None if plan.wanted.score_moments else scored.scale
@@ -104,39 +136,60 @@ def report(
         figures={name: figure.cpu() for name, figure in attended.figures.items()},
         constants={} if scored.prepared is None else scored.prepared.constants,
     )
+    counts = torch.stack([statistics.visible == 0, _underflowed(attended), statistics.overflowed])
+    visible = aggregate(rows.visible, "keys")
+    tallied = Tally(rows, visible, counts.sum((2, 3)), _tensors(attended, again))
+    extra = {name: figures.cpu() for name, figures in again.rows.items()}
+    if plan.wants_figures:
+        _figures(plan, tallied, extra)
+    else:
+        tallied.figures = extra
+        tallied.diagnostics = {n: aggregate(f, INCLUDED[n].unit) for n, f in extra.items()}
+    tallied.diagnostics |= _undefined(plan)
+    return tallied
+
+
+def conclude(
+    plan: Plan,
+    mask: ResolvedMask,
+    scored: Scored,
+    tallied: Tally,
+    again: Revisited,
+    *,
+    row_sums: tuple[float, float, int] | None = None,
+    gradients: Gradients | None = None,
+) -> Analysis:
+    """Counts and verdict of one request."""
+    masked, underflowed, overflowed = (int(count) for count in tallied.counts.sum(1).tolist())
     numerics = Numerics(
         compute_dtype=operands.DTYPE_NAMES[plan.compute_dtype],
-        fully_masked_rows=int((statistics.visible == 0).sum()),
-        underflowed_weights=_underflowed(attended),
-        overflowed_logits=int(statistics.overflowed.sum()),
+        fully_masked_rows=masked,
+        underflowed_weights=underflowed,
+        overflowed_logits=overflowed,
         nonfinite_inputs=scored.nonfinite,
         near_forbidden=mask.near_forbidden,
         row_sums=row_sums,
     )
-    visible = aggregate(rows.visible, "keys")
-    analysis = Analysis(plan, scored.scale, mask, visible, numerics)
-    analysis.tensors = _tensors(attended, again)
-    analysis.gradients = gradients
-    extra = {name: figures.cpu() for name, figures in again.rows.items()}
-    if plan.wants_figures:
-        _figures(analysis, rows, extra)
-    else:
-        analysis.rows = extra
-        analysis.diagnostics = {n: aggregate(f, INCLUDED[n].unit) for n, f in extra.items()}
-    analysis.diagnostics |= _undefined(plan)
+    analysis = Analysis(plan, scored.scale, mask, tallied.visible, numerics)
+    analysis.tensors, analysis.gradients = tallied.tensors, gradients
+    analysis.rows, analysis.diagnostics = tallied.figures, tallied.diagnostics
     if "diagnostics" in plan.include:
         analysis.counts, analysis.verdict = judge(plan, scored, analysis.rows, again, gradients)
-    if "theory" in plan.include:
-        measured = _measured(plan, mask, rows)
-        factor = scored.scale.factors if isinstance(scored.scale, RowScale) else scored.scale
-        analysis.theory = compare(plan.shape, taken, measured, factor, plan.seeded)
     return analysis
 
 
-def _underflowed(attended: Attended) -> int:
+def theorise(
+    plan: Plan, taken: Operands, scored: Scored, mask: ResolvedMask, rows: Rows
+) -> Panel | None:
+    """What independent normal entries would give, beside the measurement."""
+    factor = scored.scale.factors if isinstance(scored.scale, RowScale) else scored.scale
+    return compare(plan.shape, taken, _measured(plan, mask, rows), factor, plan.seeded)
+
+
+def _underflowed(attended: Attended) -> Tensor:
     if attended.weight_sums is not None:
-        return int(attended.weight_sums[FLUSHED].sum())
-    return int(attended.statistics.underflowed.sum())
+        return attended.weight_sums[FLUSHED].cpu()
+    return attended.statistics.underflowed.cpu()
 
 
 def _measured(plan: Plan, mask: ResolvedMask, rows: Rows) -> Measured:
@@ -170,24 +223,24 @@ def _tensors(attended: Attended, again: Revisited) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in found.items() if tensor is not None}
 
 
-def _figures(analysis: Analysis, rows: Rows, extra: dict[str, Tensor]) -> None:
+def _figures(plan: Plan, tallied: Tally, extra: dict[str, Tensor]) -> None:
     """Every diagnostic per row and aggregated, undefined with a reason where it does not follow."""
-    shape = analysis.plan.shape
-    offered = [d for d in DIAGNOSTICS.values() if _offered(d, analysis.plan, rows)]
-    missing = {d.name: reason for d in offered if (reason := _missing(d, analysis.plan))}
+    shape = plan.shape
+    offered = [d for d in DIAGNOSTICS.values() if _offered(d, plan, tallied.rows)]
+    missing = {d.name: reason for d in offered if (reason := _missing(d, plan))}
     present = [d for d in offered if d.name not in missing]
-    analysis.rows = {**evaluate(present, rows), **extra}
+    tallied.figures = {**evaluate(present, tallied.rows), **extra}
     units = {d.name: d.unit for d in present if d.aggregated} | {
         name: INCLUDED[name].unit for name in extra
     }
-    aggregated = aggregate_all({name: analysis.rows[name] for name in units}, units)
+    aggregated = aggregate_all({name: tallied.figures[name] for name in units}, units)
     for diagnostic in offered:
         if diagnostic.name in missing:
             aggregated[diagnostic.name] = undefined(
                 shape.batch, shape.heads, diagnostic.unit, missing[diagnostic.name]
             )
     order = [d.name for d in offered if d.aggregated] + list(extra)
-    analysis.diagnostics = {name: aggregated[name] for name in order}
+    tallied.diagnostics = {name: aggregated[name] for name in order}
 
 
 def _undefined(plan: Plan) -> dict[str, Aggregated]:

@@ -41,7 +41,10 @@ class Settings(BaseSettings):
     max_in_flight_bytes: int = Field(
         2048 * MIB, ge=1, description="Estimated memory of all requests being served together."
     )
-    max_queue: int = Field(64, ge=1, description="Analyses waiting for the device.")
+    max_queue: int = Field(
+        64, ge=1, description="Requests read, waiting, computed or written at a time."
+    )
+    largest_batch: int = Field(32, ge=1, description="Requests computed together.")
     deadline_s: float = Field(120.0, gt=0, description="Longest time an analysis may take.")
     body_timeout_s: float = Field(30.0, gt=0, description="Longest time a body may take to arrive.")
 

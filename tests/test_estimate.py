@@ -19,13 +19,14 @@ from service.includes import INCLUDES
 from service.job import prepare, run, write
 from service.limits import check
 from service.plan import plan
+from service.runtime import Runtime
 from service.settings import Settings
 from tests.builders import normal
 from tests.files import EXAMPLE, file_of
 
 SETTINGS = Settings(max_peak_bytes=2**40, max_answer_bytes=2**40)
 ROOT = Path(__file__).parents[1]
-CPU = torch.device("cpu")
+RUNTIME = Runtime(torch.device("cpu"), Workers(1))
 ALLOWANCE = module._FIXED_BYTES
 COMMON = {"device": "cpu", "torch": "2.13.0", "batch_size": 1, "request_id": "x" * 128,
           "timing_ms": {"queue": 123456.789, "compute": 123456.789}}  # fmt: skip
@@ -56,7 +57,7 @@ def allowed_bytes(job):
 
 def answer_bytes(job):
     """The answer's length."""
-    return len(write(job, run(job, CPU, Workers(1), lambda: None), COMMON))
+    return len(write(job, run(job, RUNTIME), COMMON))
 
 
 def peak_bytes(job):
@@ -67,7 +68,7 @@ def peak_bytes(job):
 def measured(job):
     """The most that is held at a time, and the analyses."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        analyses = run(job, CPU, Workers(1), lambda: None)
+        analyses = run(job, RUNTIME)
         tracemalloc.start()
         write(job, analyses, COMMON)
         written = tracemalloc.get_traced_memory()[1]
@@ -255,12 +256,13 @@ import torch
 from service.attention.workers import Workers
 from service.encodings import JSON, SAFETENSORS
 from service.job import prepare, run, write
+from service.runtime import Runtime
 from service.settings import Settings
 
 def once(document):
     job = prepare(bytearray(json.dumps(document).encode()), encoding=JSON, accept=SAFETENSORS,
                   request=None, settings=Settings(), threads=2)
-    write(job, run(job, torch.device("cpu"), workers, lambda: None), {})
+    write(job, run(job, Runtime(torch.device("cpu"), workers)), {})
     lines = Path("/proc/self/status").read_text().splitlines()
     (most,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
     return job.estimate.peak_bytes, int(most) * 1024

@@ -14,6 +14,7 @@ from service.errors import ServiceError
 from service.includes import INCLUDES
 from service.job import prepare, run, write
 from service.limits import check
+from service.runtime import Runtime
 from service.settings import Settings
 from tests.files import header_of
 from tests.mutations import places, replaced
@@ -111,10 +112,10 @@ def served(document, accept):
             threads=1,
         )
         check(job.needs, SETTINGS)
-        analyses = run(job, torch.device("cpu"), Workers(1), lambda: None)
+        analyses = run(job, Runtime(torch.device("cpu"), Workers(1)))
     except ServiceError:
         return None
-    return write(job, analyses, COMMON)
+    return bytes(write(job, analyses, COMMON))
 
 
 def checked(answer, accept):

@@ -9,7 +9,8 @@ from schemas.attention import AttentionAnswer, GroupedAnswer
 from schemas.estimates import EstimateAnswer
 from service import gallery
 from service.api import examples
-from service.api.computing import computed
+from service.api.answering import answered
+from service.api.computing import computed, series_of
 from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.mechanism_pages import described_attention
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
@@ -77,11 +78,16 @@ async def analyse_attention(
     refuse_unknown_parameters(http, {"request", BATCH, HEAD, THEME})
     accept = answer_encoding(http.headers, OFFERED)
     view = view_of(http, accept, gallery.View(batch, head, theme, accept))
-    async with received(http, request=request) as given:
-        job = await state.engine.code(lambda: _admitted(given, state, accept, request, view))
-        needed = job.estimate.peak_bytes + drawing_bytes(view)
-        with state.engine.admission.hold(needed, own=given.reserved):
-            return await _answer(state, job, http, view)
+    given = await received(http, request=request)
+    job = await state.engine.code(lambda: _admitted(given, state, accept, request, view))
+    given.stay.hold(job.estimate.peak_bytes + drawing_bytes(view))
+    series = series_of(state, given)
+    device, timed = await computed(http, job, series)
+    if view is not None:
+        return await drawn(http, view, lambda: gallery.attention(timed.result, view), series)
+    said = common(http, device, timed)
+    content = await state.engine.code(lambda: write(job, timed.result, said))
+    return answered(http, content, job.accept)
 
 
 def _admitted(
@@ -115,15 +121,6 @@ def _prepared(
     )
 
 
-async def _answer(state: State, job: Job, http: Request, view: gallery.View | None) -> Response:
-    device, timed = await computed(http, state, job)
-    if view is not None:
-        return await drawn(http, view, lambda: gallery.attention(timed.result, view))
-    said = common(http, device, timed)
-    content = await state.engine.code(lambda: write(job, timed.result, said))
-    return Response(content, media_type=job.accept)
-
-
 @router.post(
     "/v1/attention/estimate",
     summary="What a request would cost",
@@ -150,8 +147,8 @@ async def estimate_attention(
     state = state_of(http)
     refuse_unknown_parameters(http, {"request", "accept"})
     answer_encoding(http.headers, (JSON,))
-    async with received(http, request=request) as given:
-        job = await state.engine.code(lambda: _prepared(given, state, accept, request))
+    given = await received(http, request=request)
+    job = await state.engine.code(lambda: _prepared(given, state, accept, request))
     return Response(orjson.dumps(_estimated(job, state.settings)), media_type=JSON)
 
 

@@ -1,6 +1,5 @@
 """POST /v1/comparisons."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -11,7 +10,9 @@ from fastapi import APIRouter, Request, Response
 from schemas.comparisons import ComparisonAnswer, ComparisonRequest, GroupedComparisonAnswer
 from service import gallery
 from service.api import examples
+from service.api.answering import answered
 from service.api.attention import RequestParameter
+from service.api.computing import series_of
 from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
 from service.api.receiving import Received, common, received, unless_gone
@@ -29,6 +30,8 @@ from service.api.viewing import (
 )
 from service.encodings import JSON, PNG, SAFETENSORS, SVG
 from service.engine.devices import resolve
+from service.engine.engine import Series
+from service.engine.waiting import Work
 from service.estimate import Estimate
 from service.job import decode
 from service.laboratory.comparisons import Comparison, prepare_comparison, run_comparison
@@ -37,6 +40,7 @@ from service.runtime import Runtime
 from service.wire import json_answer, safetensors_answer
 from service.wire.answers import Answer, Part
 from service.wire.calls import Call
+from service.wire.pieces import Content
 from service.wire.validation import blaming
 
 router = APIRouter(tags=["laboratory"])
@@ -81,16 +85,17 @@ async def compare_attention(
     refuse_unknown_parameters(http, {"request", BATCH, HEAD, THEME})
     accept = answer_encoding(http.headers, OFFERED)
     view = view_of(http, accept, gallery.View(batch, head, theme, accept))
-    async with received(http, request=request) as given:
-        job = await state.engine.code(lambda: _prepare(given, request, state, accept, view))
-        needed = job.estimate.peak_bytes + drawing_bytes(view)
-        with state.engine.admission.hold(needed, own=given.reserved):
-            parts, said = await _compared(http, state, job)
-            if view is not None:
-                return await drawn(http, view, partial(gallery.comparison, parts[0].document, view))
-            answer = Answer(parts, {"omitted": list(job.call.ignored), **said})
-            content = await state.engine.code(lambda: _written(answer, accept))
-            return Response(content, media_type=accept)
+    given = await received(http, request=request)
+    job = await state.engine.code(lambda: _prepare(given, request, state, accept, view))
+    given.stay.hold(job.estimate.peak_bytes + drawing_bytes(view))
+    series = series_of(state, given)
+    parts, said = await _compared(http, job, series)
+    if view is not None:
+        draw = partial(gallery.comparison, parts[0].document, view)
+        return await drawn(http, view, draw, series)
+    answer = Answer(parts, {"omitted": list(job.call.ignored), **said})
+    content = await state.engine.code(lambda: _written(answer, accept))
+    return answered(http, content, accept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +128,13 @@ def _prepare(
     return job
 
 
-async def _compared(http: Request, state: State, job: _Job) -> tuple[list[Part], dict[str, Any]]:
-    engine, device = state.engine, resolve(job.call.options.compute.device)
+async def _compared(http: Request, job: _Job, series: Series) -> tuple[list[Part], dict[str, Any]]:
+    device = resolve(job.call.options.compute.device)
 
-    def work(checkpoint: Callable[[], None]) -> list[Part]:
-        runtime = Runtime(device, engine.workers, checkpoint)
+    def compare(runtime: Runtime) -> list[Part]:
         return [_one(name, comparison, runtime) for name, comparison in job.comparisons]
 
-    timed = await unless_gone(http, engine.compute(work))
+    timed = await unless_gone(http, series.compute(Work.alone(compare), device))
     return timed.result, common(http, device, timed, batch=False)
 
 
@@ -139,7 +143,7 @@ def _one(name: str | None, comparison: Comparison, runtime: Runtime) -> Part:
         return run_comparison(name, comparison, runtime)
 
 
-def _written(answer: Answer, accept: str) -> bytes:
+def _written(answer: Answer, accept: str) -> Content:
     if accept == SAFETENSORS:
         return safetensors_answer.encode(answer)
     return json_answer.encode_documents(answer)

@@ -10,6 +10,8 @@ from service.errors import Invalid, NotAcceptable, UnsupportedMedia
 
 _CURL_DEFAULT = "application/x-www-form-urlencoded"
 _MOST_RANGES = 32
+TIMEOUT = "X-Request-Timeout-Ms"
+_LONGEST_TIMEOUT_DIGITS = 9
 
 
 def body_encoding(headers: Headers, accepted: Sequence[str]) -> str:
@@ -51,6 +53,23 @@ def refuse_unknown_parameters(request: Request, known: set[str]) -> None:
     """
     if request.query_params.keys() - known:
         raise Invalid(f"unknown query parameter; known are {', '.join(sorted(known))}")
+
+
+def asked_timeout_s(headers: Headers) -> float | None:
+    """How long the caller waits for an answer, where it says so.
+
+    Raises:
+        Invalid: not a positive integer of milliseconds.
+    """
+    given = headers.get(TIMEOUT)
+    if given is None:
+        return None
+    if given.isascii() and given.isdigit() and len(given) <= _LONGEST_TIMEOUT_DIGITS and int(given):
+        return int(given) / 1e3
+    raise Invalid(
+        f"the header {TIMEOUT} must be an integer of milliseconds, 1 … "
+        f"{10**_LONGEST_TIMEOUT_DIGITS - 1:,}"
+    )
 
 
 def _liking(media_type: str, accept: str) -> float:

@@ -16,7 +16,7 @@ from service.limits import bounded
 from service.wire.validation import MOST_FAULTS, pointer
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_S = "1"
+RETRY_AFTER_S = 1
 _MOST_CHARACTERS = 1_000
 _PATH_LENGTH = 256
 
@@ -35,6 +35,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.UnavailableDevice: 422,
     errors.Busy: 429,
     errors.Draining: 503,
+    errors.OutOfMemory: 503,
     errors.DeadlineExceeded: 504,
 }
 _HTTP = {
@@ -134,7 +135,8 @@ def _on_service_error(request: Request, error: Exception) -> Response:
     body = problem_of(request, error)
     sent = {HEADER: request_id(request.scope)}
     if body["status"] in (429, 503):
-        sent["Retry-After"] = RETRY_AFTER_S
+        wait = error.retry_after_s if isinstance(error, errors.Busy) else RETRY_AFTER_S
+        sent["Retry-After"] = str(wait)
     return Response(orjson.dumps(body), body["status"], sent, media_type=MEDIA_TYPE)
 
 

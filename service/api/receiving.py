@@ -1,8 +1,7 @@
 """What every route with a body does first, and what every answer says of how it was made."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,11 +10,13 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from service.api.bodies import read_body, reserved_bytes
-from service.api.negotiation import body_encoding
+from service.api.negotiation import asked_timeout_s, body_encoding
 from service.api.request_id import request_id
-from service.api.state import State, state_of
+from service.api.state import state_of
+from service.api.stays import stay_of
 from service.encodings import JSON, SAFETENSORS
-from service.engine.engine import Timed
+from service.engine.admission import Stay
+from service.engine.computer import Timed
 from service.errors import Invalid
 
 Result = TypeVar("Result")
@@ -23,25 +24,27 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A body as it came: its encoding, and how many bytes are held for it."""
+    """A body as it came, its encoding, and what the request holds from then on.
+
+    `timeout_s` is how long the caller waits, from the arrival of its request.
+    """
 
     body: bytearray
     encoding: str
-    reserved: int
+    stay: Stay
+    timeout_s: float | None
 
 
-@asynccontextmanager
-async def received(
-    http: Request, *, binary: bool = True, request: str | None = None
-) -> AsyncIterator[Received]:
-    """Read the body; the memory it takes is held for as long as the block runs.
+async def received(http: Request, *, binary: bool = True, request: str | None = None) -> Received:
+    """Read the body; its memory and a place are held until the answer is sent.
 
     `request` is the query parameter that goes with a binary body.
 
     Raises:
         UnsupportedMedia, LimitExceeded, Busy, BodyTimeout, Invalid: whatever is wrong with it.
     """
-    state: State = state_of(http)
+    state, stay = state_of(http), stay_of(http)
+    timeout_s = asked_timeout_s(http.headers)
     encoding = body_encoding(http.headers, (JSON, SAFETENSORS) if binary else (JSON,))
     if request is not None and encoding == JSON:
         raise Invalid(
@@ -49,9 +52,12 @@ async def received(
             pointer="/request",
         )
     reserved = reserved_bytes(http, encoding, state.settings)
-    with state.engine.admission.hold(reserved):
-        body = await read_body(http, encoding, state.settings)
-        yield Received(body, encoding, reserved)
+    state.engine.admission.refuse_if_full()
+    stay.hold(reserved)
+    body = await read_body(http, encoding, state.settings)
+    stay.keep(len(body))
+    stay.take_place()
+    return Received(body, encoding, stay, timeout_s)
 
 
 async def unless_gone(http: Request, work: Awaitable[Result]) -> Result:
@@ -86,6 +92,6 @@ def common(
         "device": str(device),
         "torch": torch.__version__.partition("+")[0],
         "timing_ms": {"queue": round(timed.queue_ms, 3), "compute": round(timed.compute_ms, 3)},
-        **({"batch_size": 1} if batch else {}),
+        **({"batch_size": timed.batch_size} if batch else {}),
         "request_id": request_id(http.scope),
     }

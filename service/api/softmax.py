@@ -1,23 +1,25 @@
 """POST /v1/softmax."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from schemas.softmax import SoftmaxAnswer, SoftmaxRequest
 from service.api import examples
+from service.api.answering import answered
+from service.api.computing import series_of
 from service.api.documentation import BINARY, problems, request_body
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
 from service.api.receiving import Received, common, received, unless_gone
 from service.api.state import State, state_of
 from service.encodings import JSON, SAFETENSORS
 from service.engine.devices import resolve
+from service.engine.waiting import Work
 from service.laboratory.softmax import SoftmaxJob, prepare_softmax, run_softmax
 from service.limits import check
-from service.runtime import Runtime
 from service.wire import json_answer, json_call, safetensors_answer, safetensors_call
-from service.wire.answers import Answer, Part
+from service.wire.answers import Answer
+from service.wire.pieces import Content
 
 router = APIRouter(tags=["laboratory"])
 OFFERED = (JSON, SAFETENSORS)
@@ -52,10 +54,14 @@ async def analyse_softmax(
     state = state_of(http)
     refuse_unknown_parameters(http, {"request"})
     accept = answer_encoding(http.headers, OFFERED)
-    async with received(http, request=request) as given:
-        job = await state.engine.code(lambda: _prepare(given, accept, request, state))
-        with state.engine.admission.hold(job.estimate.peak_bytes, own=given.reserved):
-            return await _answer(http, state, job, accept)
+    given = await received(http, request=request)
+    job = await state.engine.code(lambda: _prepare(given, accept, request, state))
+    given.stay.hold(job.estimate.peak_bytes)
+    work = Work.alone(lambda runtime: run_softmax(job, runtime))
+    timed = await unless_gone(http, series_of(state, given).compute(work))
+    answer = Answer([timed.result], common(http, resolve("auto"), timed))
+    content = await state.engine.code(lambda: _written(answer, job, accept))
+    return answered(http, content, accept)
 
 
 def _prepare(given: Received, accept: str, request: str | None, state: State) -> SoftmaxJob:
@@ -71,18 +77,7 @@ def _prepare(given: Received, accept: str, request: str | None, state: State) ->
     return job
 
 
-async def _answer(http: Request, state: State, job: SoftmaxJob, accept: str) -> Response:
-    engine, device = state.engine, resolve("auto")
-
-    def work(checkpoint: Callable[[], None]) -> Part:
-        return run_softmax(job, Runtime(device, engine.workers, checkpoint))
-
-    timed = await unless_gone(http, engine.compute(work))
-    answer = Answer([timed.result], common(http, device, timed))
-
-    def write() -> bytes:
-        if accept == SAFETENSORS:
-            return safetensors_answer.encode(answer)
-        return json_answer.encode(answer, job.request.tensor_format)
-
-    return Response(await engine.code(write), media_type=accept)
+def _written(answer: Answer, job: SoftmaxJob, accept: str) -> Content:
+    if accept == SAFETENSORS:
+        return safetensors_answer.encode(answer)
+    return json_answer.encode(answer, job.request.tensor_format)

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
-import torch
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -15,6 +15,8 @@ from starlette.types import Receive, Scope, Send
 from schemas.sweeps import SweepAnswer, SweepRequest
 from service import gallery
 from service.api import examples
+from service.api.answering import answered
+from service.api.computing import series_of
 from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
 from service.api.problems import problem_of
@@ -22,15 +24,17 @@ from service.api.receiving import Received, common, received, unless_gone
 from service.api.state import State, state_of
 from service.api.viewing import THEME, Theme, drawing_bytes, drawn, view_of
 from service.encodings import CSV, JSON, NDJSON, PNG, SAFETENSORS, SVG
+from service.engine.computer import Timed
 from service.engine.devices import resolve
-from service.engine.engine import Series, Timed, Work
+from service.engine.engine import Series
+from service.engine.waiting import Work
 from service.errors import ServiceError
-from service.laboratory.sweeps import Point, Sweep, grid_need, names, prepare_sweep, run_point
+from service.laboratory.sweeps import Sweep, grid_need, names, prepare_sweep, run_point
 from service.laboratory.tables import sweep_csv, sweep_tensors
 from service.limits import check
-from service.runtime import Runtime
 from service.wire import json_answer, json_call, safetensors_answer
 from service.wire.answers import Answer, Part
+from service.wire.pieces import Content
 
 router = APIRouter(tags=["laboratory"])
 OFFERED = (JSON, NDJSON, CSV, SAFETENSORS, PNG, SVG)
@@ -74,21 +78,19 @@ async def sweep_attention(http: Request, theme: Theme = None) -> Response:
     refuse_unknown_parameters(http, {THEME})
     accept = answer_encoding(http.headers, OFFERED)
     view = view_of(http, accept, gallery.View(None, None, theme, accept))
-    async with AsyncExitStack() as stack:
-        given = await stack.enter_async_context(received(http, binary=False))
-        sweep = await state.engine.code(lambda: _prepare(given, state, view))
-        needed = sweep.estimate.peak_bytes + drawing_bytes(view)
-        stack.enter_context(state.engine.admission.hold(needed, own=given.reserved))
-        running = _Running(state, sweep, stack.enter_context(state.engine.series()))
-        if accept == NDJSON:
-            lines = _lines(http, running, running.rows())
-            # The first row comes before the headers: what is wrong still gets a status.
-            first = await unless_gone(http, anext(lines))
-            return _Stream(_after(first, lines), running.series, stack.pop_all())
-        rows = await unless_gone(http, _all(running.rows()))
-        if view is not None:
-            return await drawn(http, view, lambda: gallery.sweep(rows, view))
-        return await _table(http, running, rows, accept)
+    given = await received(http, binary=False)
+    sweep = await state.engine.code(lambda: _prepare(given, state, view))
+    given.stay.hold(sweep.estimate.peak_bytes + drawing_bytes(view))
+    running = _Running(state, sweep, series_of(state, given))
+    if accept == NDJSON:
+        lines = _lines(http, running, running.rows())
+        # The first row comes before the headers: what is wrong still gets a status.
+        first = await unless_gone(http, anext(lines))
+        return _Stream(_after(first, lines), running.series)
+    rows = await unless_gone(http, _all(running.rows()))
+    if view is not None:
+        return await drawn(http, view, lambda: gallery.sweep(rows, view), running.series)
+    return await _table(http, running, rows, accept)
 
 
 def _prepare(given: Received, state: State, view: gallery.View | None) -> Sweep:
@@ -111,21 +113,14 @@ class _Running:
     queue_ms: float = 0.0
     compute_ms: float = 0.0
 
-    @property
-    def device(self) -> torch.device:
-        return resolve("auto")
-
     async def rows(self) -> AsyncIterator[Row]:
         """The points one after the other; between them the device is free for others."""
         for point in self.sweep.points:
-            timed = await self.series.compute(self._work(point))
+            work = Work.alone(partial(run_point, point))
+            timed: Timed[Row] = await self.series.compute(work)
             self.queue_ms += timed.queue_ms
             self.compute_ms += timed.compute_ms
             yield timed.result
-
-    def _work(self, point: Point) -> Work[Row]:
-        workers = self.state.engine.workers
-        return lambda checkpoint: run_point(point, Runtime(self.device, workers, checkpoint))
 
 
 async def _all(rows: AsyncIterator[Row]) -> list[Row]:
@@ -136,7 +131,7 @@ async def _table(http: Request, running: _Running, rows: list[Row], accept: str)
     engine, request = running.state.engine, running.sweep.request
     if accept == CSV:
         text = await engine.code(lambda: sweep_csv(rows, names(request)))
-        return Response(text, media_type=CSV)
+        return answered(http, Content([text.encode()]), f"{CSV}; charset=utf-8")
     document = {
         "rows": rows,
         "total": len(rows),
@@ -144,16 +139,16 @@ async def _table(http: Request, running: _Running, rows: list[Row], accept: str)
         "repeats": request.repeats,
     }
     timed = Timed(None, running.queue_ms, running.compute_ms)
-    said = common(http, running.device, timed, batch=False)
+    said = common(http, resolve("auto"), timed, batch=False)
 
-    def write() -> bytes:
+    def write() -> Content:
         tensors = sweep_tensors(rows, names(request)) if accept == SAFETENSORS else {}
         answer = Answer([Part(None, document, tensors, {})], said)
         return (
             safetensors_answer.encode(answer) if tensors else json_answer.encode_documents(answer)
         )
 
-    return Response(await engine.code(write), media_type=accept)
+    return answered(http, await engine.code(write), accept)
 
 
 async def _lines(
@@ -179,18 +174,14 @@ async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 
 class _Stream(StreamingResponse):
-    """Gives back what is held for it, however it ends: where the caller goes away or reads nothing.
+    """The deadline of the computations is that of the reader, and a moment for the last line."""
 
-    The deadline of the computations is that of the reader too, and a moment for the last line.
-    """
-
-    def __init__(self, lines: AsyncIterator[bytes], series: Series, held: AsyncExitStack) -> None:
+    def __init__(self, lines: AsyncIterator[bytes], series: Series) -> None:
         super().__init__(lines, media_type=NDJSON)
-        self._series, self._held = series, held
+        self._series = series
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the lines until the last one, or until nobody reads them."""
-        async with self._held:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._series.left_s + _LAST_LINE_S):
-                    await super().__call__(scope, receive, send)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._series.ticket.left_s + _LAST_LINE_S):
+                await super().__call__(scope, receive, send)

@@ -5,12 +5,14 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
+from service.api.answering import answered
 from service.api.receiving import unless_gone
-from service.api.state import state_of
 from service.encodings import PICTURES
+from service.engine.engine import Series
 from service.errors import Invalid
 from service.gallery import DRAWING_BYTES, View
 from service.pictures.palettes import Theme as ThemeName
+from service.wire.pieces import Content
 
 BATCH, HEAD, THEME = "batch", "head", "theme"
 # Without a default in the document: the docs page would send it with every answer asked for.
@@ -45,7 +47,7 @@ def drawing_bytes(view: View | None) -> int:
     return 0 if view is None else DRAWING_BYTES
 
 
-async def drawn(http: Request, view: View, draw: Callable[[], bytes]) -> Response:
+async def drawn(http: Request, view: View, draw: Callable[[], bytes], series: Series) -> Response:
     """A picture, drawn off the event loop, for as long as the caller waits for it."""
-    content = await unless_gone(http, state_of(http).engine.draw(draw))
-    return Response(content, media_type=view.media_type, headers=_LOCKED)
+    content = Content([await unless_gone(http, series.draw(draw))])
+    return answered(http, content, view.media_type, _LOCKED)

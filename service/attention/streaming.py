@@ -28,6 +28,10 @@ from service.attention.statistics import (
 from service.attention.workers import Workers
 from service.shape import Shape
 
+# Measured on 2 cores: units of 960 logits take 0.82 ms on one thread and 1.04 ms on two, units of
+# 131,072 take 3.0 and 2.8 ms.
+_SMALL_UNIT = 2**15
+
 Checkpoint = Callable[[], None]
 """Called between units; raises when the work is no longer wanted."""
 
@@ -62,7 +66,8 @@ def attend(
     """
     job = _Pass(logits, value, weighing, shape, wanted, precision, device, checkpoint)
     units = cut(shape, key_block=job.key_block)
-    workers.run(units, job.work)
+    small = unit_logits(shape, key_block=job.key_block) < _SMALL_UNIT
+    workers.run(units, job.work, alone=small)
     return job.into.result()
 
 

@@ -26,13 +26,23 @@ class Workers:
             else None
         )
 
-    def run(self, items: Iterable[Item], worker: Callable[[Iterable[Item]], None]) -> None:
-        """Give every item to one of the workers; `worker` consumes the items it is handed."""
+    def run(
+        self,
+        items: Iterable[Item],
+        worker: Callable[[Iterable[Item]], None],
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Give every item to one of the workers; `worker` consumes the items it is handed.
+
+        `alone` leaves all of them to the calling thread: where items are small, threads only wait
+        for one another's hold of the interpreter.
+        """
         _single()
         items = iter(items)
         head = list(islice(items, 2))
         shared = _Shared(head, items)
-        if self._pool is None or len(head) < 2:
+        if alone or self._pool is None or len(head) < 2:
             worker(shared)
             return
         others = [self._pool.submit(worker, shared) for _ in range(self.threads - 1)]
@@ -43,10 +53,10 @@ class Workers:
             for other in others:
                 other.result()
 
-    def close(self) -> None:
-        """End the threads."""
+    def close(self, *, wait: bool = True) -> None:
+        """End the threads, and wait for them unless they may never end."""
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.shutdown(wait=wait)
 
 
 class _Shared(Iterable[Item]):

@@ -1,7 +1,7 @@
 """Mean, minimum and maximum over the rows where a figure is defined."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,13 @@ class Aggregated:
     maximum: Tensor
     rows: Tensor
     reason: str | None = None
+
+    def parts(self, sizes: list[int]) -> Iterator["Aggregated"]:
+        """The same of consecutive batch items, so many at a time."""
+        columns = self.mean, self.minimum, self.maximum, self.rows
+        split = (column.split_with_sizes(sizes) for column in columns)
+        for mean, low, high, rows in zip(*split, strict=True):
+            yield Aggregated(self.unit, mean, low, high, rows, self.reason)
 
 
 def aggregate(figures: Tensor, unit: str) -> Aggregated:

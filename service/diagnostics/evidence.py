@@ -38,13 +38,14 @@ def worst(
     name: str, figures: Tensor, threshold: float, source: str, meaning: str, *, over: float = 1.0
 ) -> Evidence:
     """The largest figure (batch, heads, …) over `over`, and the batch item and head it is of."""
-    finite = torch.isfinite(figures)
-    if not bool(finite.any()):
+    batch, heads = figures.shape[:2]
+    flat = torch.where(torch.isfinite(figures), figures, float("-inf")).reshape(-1)
+    place = int(flat.argmax())
+    value = float(flat[place])
+    if value == float("-inf"):
         return Evidence(name, None, threshold, source, meaning)
-    shown = torch.where(finite, figures, float("-inf"))
-    place = torch.unravel_index(shown.argmax(), shown.shape)
-    value = float(shown[place]) / over
-    return Evidence(name, value, threshold, source, meaning, int(place[0]), int(place[1]))
+    item, head = divmod(place // (flat.numel() // (batch * heads)), heads)
+    return Evidence(name, value / over, threshold, source, meaning, item, head)
 
 
 def evidence(

@@ -1,59 +1,23 @@
-"""Threads beside the event loop: one that computes, one that draws, a few that parse and write."""
+"""Threads beside the event loop: one a device that computes, one that draws, a few that code."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from threading import Event
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from service.attention.workers import Workers
-from service.engine.admission import Admission
-from service.engine.devices import usable_cores
-from service.errors import DeadlineExceeded, Draining
+from service.engine.admission import Admission, Stay
+from service.engine.computer import Computer, Timed
+from service.engine.devices import resolve, usable_cores
+from service.engine.ticket import Ticket
+from service.engine.waiting import Entry, Work
+from service.errors import Draining
 from service.settings import Settings
 
 Result = TypeVar("Result")
-Work = Callable[[Callable[[], None]], Result]
-"""What computes; it is handed its checkpoint."""
-
-
-class Ticket:
-    """How computing work learns that nobody waits for it any more."""
-
-    def __init__(self, deadline: float, setting: str) -> None:
-        self.deadline, self._setting = deadline, setting
-        self._dropped = Event()
-
-    def drop(self) -> None:
-        """Ask the work to stop at its next checkpoint."""
-        self._dropped.set()
-
-    def checkpoint(self) -> None:
-        """Called between blocks.
-
-        Raises:
-            DeadlineExceeded: the deadline has passed, or the caller is gone.
-        """
-        if self._dropped.is_set() or monotonic() > self.deadline:
-            raise self.expired()
-
-    def expired(self) -> DeadlineExceeded:
-        """The error that says so."""
-        return DeadlineExceeded(f"the analysis did not end in time (setting {self._setting})")
-
-
-@dataclass(frozen=True, slots=True)
-class Timed(Generic[Result]):
-    """A result, and the milliseconds it waited and took."""
-
-    result: Result
-    queue_ms: float
-    compute_ms: float
 
 
 class Engine:
@@ -64,26 +28,36 @@ class Engine:
         self.threads = settings.threads or usable_cores()
         self.admission = Admission(settings)
         self.ready = False
+        self._computers: dict[torch.device, Computer] = {}
 
     def start(self) -> None:
-        """Start the threads and warm up torch."""
-        self.workers = Workers(self.threads)
-        self._computing = ThreadPoolExecutor(
-            1, "compute", initializer=torch.set_num_threads, initargs=(1,)
-        )
+        """Start the threads; a device other than the default one gets its own when it is used."""
         self._coding = ThreadPoolExecutor(
             2, "coding", initializer=torch.set_num_threads, initargs=(1,)
         )
         self._drawing = ThreadPoolExecutor(1, "drawing")
+        self._computer(resolve("auto"))
         self.ready = True
 
     def stop(self) -> None:
         """Let running work end, and end the threads."""
         self.ready = False
-        self._computing.shutdown(cancel_futures=True)
+        for computer in self._computers.values():
+            computer.stop()
         self._coding.shutdown(cancel_futures=True)
         self._drawing.shutdown(cancel_futures=True)
-        self.workers.close()
+
+    @property
+    def abandoned_s(self) -> float:
+        """For how many seconds a device has computed what nobody waits for."""
+        return max((c.abandoned_s for c in self._computers.values()), default=0.0)
+
+    def _computer(self, device: torch.device) -> Computer:
+        if device not in self._computers:
+            # A device of its own has its own parallelism; more threads would only feed it.
+            threads = self.threads if device.type == "cpu" else 1
+            self._computers[device] = Computer(device, threads, self._settings.largest_batch)
+        return self._computers[device]
 
     def _refuse_unless_ready(self) -> None:
         if not self.ready:
@@ -98,44 +72,24 @@ class Engine:
         self._refuse_unless_ready()
         return await asyncio.get_running_loop().run_in_executor(self._coding, work)
 
-    async def draw(self, work: Callable[[], Result]) -> Result:
-        """Draw a picture on the one thread that does: text is laid out by one at a time.
-
-        Raises:
-            Draining: the service is starting or stopping.
-        """
-        self._refuse_unless_ready()
-        return await asyncio.get_running_loop().run_in_executor(self._drawing, work)
-
-    async def compute(self, work: Work[Result]) -> Timed[Result]:
-        """Run an analysis on the compute thread; it is handed its checkpoint.
-
-        Raises:
-            Busy: the queue is full.
-            Draining: the service is stopping.
-            DeadlineExceeded: it did not end in time.
-        """
-        with self.series() as series:
-            return await series.compute(work)
-
-    @contextmanager
-    def series(self) -> Iterator["Series"]:
-        """Many computations of one request: one place in the queue, one deadline for all.
+    def series(self, stay: Stay, *, timeout_s: float | None = None) -> "Series":
+        """The computations of one request, with one deadline for all.
 
         Between two of them the device is free for others.
 
-        Raises:
-            Busy: the queue is full.
+        Args:
+            stay: what the request holds; it is held until the last computation has ended.
+            timeout_s: a deadline of the caller's, from the arrival of the request.
         """
         limit = self._settings.deadline_s
-        ticket = Ticket(monotonic() + limit, self._settings.name_of("deadline_s"))
-        with self.admission.place():
-            try:
-                yield Series(self, ticket)
-            finally:
-                ticket.drop()
+        ticket = Ticket(monotonic() + limit, f"setting {self._settings.name_of('deadline_s')}")
+        if timeout_s is not None and stay.began + timeout_s < ticket.deadline:
+            ticket = Ticket(stay.began + timeout_s, f"the request allows {timeout_s:g} s")
+        return Series(self, stay, ticket)
 
-    async def run(self, ticket: Ticket, work: Work[Result]) -> Timed[Result]:
+    async def run(
+        self, device: torch.device, work: Work[Any, Result], stay: Stay, ticket: Ticket
+    ) -> Timed[Result]:
         """One computation of a series.
 
         Raises:
@@ -143,32 +97,66 @@ class Engine:
             DeadlineExceeded: it did not end in time.
         """
         self._refuse_unless_ready()
-        queued = monotonic()
-
-        def run() -> Timed[Result]:
-            ticket.checkpoint()
-            began = monotonic()
-            result = work(ticket.checkpoint)
-            return Timed(result, (began - queued) * 1e3, (monotonic() - began) * 1e3)
-
-        future = asyncio.get_running_loop().run_in_executor(self._computing, run)
+        entry, waiting = Entry(work, ticket), self._computer(device).waiting
+        waiting.put(entry)
         try:
-            return await asyncio.wait_for(future, max(0.0, ticket.deadline - queued))
-        except TimeoutError:
-            raise ticket.expired() from None
+            return await _in_time(entry.future, stay, ticket)
+        finally:
+            waiting.discard(entry)
+
+    async def draw(self, work: Callable[[], Result], stay: Stay, ticket: Ticket) -> Result:
+        """Draw a picture on the one thread that does: text is laid out by one at a time.
+
+        Raises:
+            Draining: the service is starting or stopping.
+            DeadlineExceeded: it did not end in time.
+        """
+        self._refuse_unless_ready()
+        return await _in_time(self._drawing.submit(work), stay, ticket)
+
+
+async def _in_time(future: "Future[Result]", stay: Stay, ticket: Ticket) -> Result:
+    loop = asyncio.get_running_loop()
+
+    def tell(ended: "Future[Result]") -> None:
+        with suppress(RuntimeError):  # the loop is closed: nothing is counted any more
+            loop.call_soon_threadsafe(stay.ended, ended)
+
+    stay.until(future)
+    future.add_done_callback(tell)
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), ticket.left_s)
+    except TimeoutError:
+        raise ticket.expired() from None
 
 
 class Series:
     """The computations of one request."""
 
-    def __init__(self, engine: Engine, ticket: Ticket) -> None:
-        self._engine, self._ticket = engine, ticket
+    def __init__(self, engine: Engine, stay: Stay, ticket: Ticket) -> None:
+        self._engine, self._stay, self.ticket = engine, stay, ticket
 
-    @property
-    def left_s(self) -> float:
-        """Seconds until the deadline, 0 after it."""
-        return max(0.0, self._ticket.deadline - monotonic())
+    async def compute(
+        self, work: Work[Any, Result], device: torch.device | None = None
+    ) -> Timed[Result]:
+        """The next of them, on the default device unless another is named.
 
-    async def compute(self, work: Work[Result]) -> Timed[Result]:
-        """The next of them; as `Engine.compute`, without taking a place."""
-        return await self._engine.run(self._ticket, work)
+        Raises:
+            Draining: the service is stopping.
+            DeadlineExceeded: it did not end in time.
+        """
+        chosen = resolve("auto") if device is None else device
+        try:
+            return await self._engine.run(chosen, work, self._stay, self.ticket)
+        except asyncio.CancelledError:
+            self.ticket.drop()
+            raise
+
+    async def draw(self, work: Callable[[], Result]) -> Result:
+        """A picture of what was computed.
+
+        Raises:
+            Draining: the service is stopping.
+            DeadlineExceeded: it did not end in time.
+        """
+        return await self._engine.draw(work, self._stay, self.ticket)

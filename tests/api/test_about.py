@@ -147,7 +147,7 @@ def test_every_bound_of_the_settings_is_a_limit():
         if field.startswith("max_") or field.endswith(("_s", "_bytes"))
     }
     assert bounds == set(UNITS)
-    other = {"host", "port", "threads", "log_level"}
+    other = {"host", "port", "threads", "log_level", "largest_batch"}
     assert set(Settings.model_fields) == bounds | other
 
 

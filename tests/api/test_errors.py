@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from service import errors
-from service.api import attention
+from service.api import attention, computing
 from service.api.problems import STATUS, known_problems
 from service.app import create_app
 from service.limits import UNITS
@@ -486,13 +486,13 @@ def engine_of(client):
 @pytest.mark.parametrize("settings", [Settings(max_queue=2)], ids=["max_queue=2"])
 async def test_a_full_queue_is_429(client, monkeypatch):
     """When as many analyses wait as may, the next is told to try again, and the others answer."""
-    gate, run = threading.Event(), attention.run
+    gate, run = threading.Event(), computing.run_together
 
     def held(*arguments):
         gate.wait(30)
         return run(*arguments)
 
-    monkeypatch.setattr(attention, "run", held)
+    monkeypatch.setattr(computing, "run_together", held)
     waiting = [asyncio.create_task(client.post(PATH, json={"include": []})) for _ in range(2)]
     admission = engine_of(client).admission
     await until(lambda: admission.waiting == 2)
@@ -510,10 +510,12 @@ async def test_a_full_queue_is_429(client, monkeypatch):
 async def test_too_many_bytes_in_flight_are_429(client, settings):
     """What would need more memory beside what is being served is told to try again."""
     admission = engine_of(client).admission
-    with admission.hold(settings.max_in_flight_bytes - 10):
-        answer = await client.post(PATH, json={})
-        assert "ATTENTION_MAX_IN_FLIGHT_BYTES" in problem_of(answer, 429)["detail"]
-        assert int(answer.headers["retry-after"]) >= 1
+    other = admission.stay()
+    other.hold(settings.max_in_flight_bytes - 10)
+    answer = await client.post(PATH, json={})
+    assert "ATTENTION_MAX_IN_FLIGHT_BYTES" in problem_of(answer, 429)["detail"]
+    assert int(answer.headers["retry-after"]) >= 1
+    other.close()
     assert (await client.post(PATH, json={})).status_code == 200
     assert admission.bytes_in_flight == 0
 
@@ -575,14 +577,14 @@ async def test_the_deadline_is_504_and_ends_the_work(client):
     assert statuses[-1] == 200
 
 
-@pytest.mark.parametrize("step", ["prepare", "run", "write"])
+@pytest.mark.parametrize("step", ["prepare", "run_together", "write"])
 async def test_an_unexpected_error_is_500_and_tells_nothing(client, monkeypatch, caplog, step):
     """A fault of the service is logged with the request id; the caller sees only that id."""
 
     def broken(*_, **__):
         raise RuntimeError(CANARY)
 
-    monkeypatch.setattr(attention, step, broken)
+    monkeypatch.setattr(computing if step == "run_together" else attention, step, broken)
     with caplog.at_level(logging.ERROR, "service"):
         answer = await client.post(PATH, json={}, headers={"X-Request-ID": "find-me"})
     body = problem_of(answer, 500)
@@ -777,7 +779,7 @@ async def test_absurd_sizes_are_refused_at_once(client, monkeypatch, document):
     """A few bytes that ask for terabytes are refused before anything is allocated or computed."""
     document["inputs"].pop("include", None)
     await client.post(PATH, json={"include": []})
-    monkeypatch.setattr(attention, "run", lambda *_: pytest.fail("it was computed"))
+    monkeypatch.setattr(computing, "run_together", lambda *_: pytest.fail("it was computed"))
     monkeypatch.setattr(torch, "randn", lambda *_, **__: pytest.fail("it was drawn"))
     tracemalloc.start()
     began = time.monotonic()

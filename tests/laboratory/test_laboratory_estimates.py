@@ -132,7 +132,7 @@ def test_comparisons_with_their_tensors():
     comparison = prepare_comparison(request, threads=1, tensors=True)
     most, found = peak_of(lambda: run_comparison(None, comparison, RUNTIME))
     assert most <= comparison.estimate.working_bytes
-    written = safetensors_answer.encode(Answer([found], {}))
+    written = bytes(safetensors_answer.encode(Answer([found], {})))
     assert len(written) <= comparison.estimate.answer_bytes
     assert len(written) > 3000 * 4 * 2 * 2 * 20 * 4
 

@@ -16,7 +16,7 @@ from tests.files import raw
 
 def written(tensors, tensor_format="nested", rows=None, document=None):
     part = Part(None, document or {}, tensors, rows or {})
-    return json.loads(encode(Answer([part]), tensor_format))
+    return json.loads(bytes(encode(Answer([part]), tensor_format)))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -66,7 +66,7 @@ def test_parts_stand_in_the_order_of_the_contract():
         "verdict": {}, "numerics": {}, "theory": {}, "omitted": [],
     }  # fmt: skip
     part = Part(None, document, {"output": torch.ones(1)}, {"entropy": torch.ones(1, 1, 1)})
-    answer = json.loads(encode(Answer([part], {"device": "cpu"}), "nested"))
+    answer = json.loads(bytes(encode(Answer([part], {"device": "cpu"}), "nested")))
     assert list(answer) == [
         "mechanism", "shape", "mask", "output", "diagnostics", "row_diagnostics", "verdict",
         "numerics", "theory", "omitted", "device",
@@ -77,7 +77,7 @@ def test_parts_stand_in_the_order_of_the_contract():
 def test_groups_are_written_in_order():
     """Each group carries its name first; what is common stands beside the groups."""
     parts = [Part(f"layer{i}", {"omitted": []}, {"output": torch.ones(1)}, {}) for i in (2, 10)]
-    answer = json.loads(encode(Answer(parts, {"ranking": []}), "nested"))
+    answer = json.loads(bytes(encode(Answer(parts, {"ranking": []}), "nested")))
     assert [next(iter(group.items())) for group in answer["groups"]] == [
         ("name", "layer2"),
         ("name", "layer10"),

@@ -536,6 +536,11 @@ def answer_of(tensors, rows=None, name=None):
     return Answer([Part(name, {"a": 1}, tensors, rows or {})], {"b": 2})
 
 
+def library_file(content, tensors):
+    """The file that the library writes of the same tensors and metadata."""
+    return save(tensors, read_header(bytearray(content), SETTINGS)[1])
+
+
 def test_answers_are_files_the_library_loads():
     """Output tensors have their bits, special values included, and the rest is in response."""
     tensors = {
@@ -544,7 +549,8 @@ def test_answers_are_files_the_library_loads():
         "weights": torch.rand(2, 3).to(torch.bfloat16),
     }
     rows = {"argmax": torch.tensor([[[-1, 2]]])}
-    content = encode(answer_of(tensors, rows))
+    content = bytes(encode(answer_of(tensors, rows)))
+    assert content == library_file(content, tensors | {"diagnostics.argmax": rows["argmax"]})
     theirs = load(content)
     assert theirs.keys() == {"output", "logits", "weights", "diagnostics.argmax"}
     assert all(same_bytes(theirs[name], tensor) for name, tensor in tensors.items())
@@ -555,7 +561,7 @@ def test_answers_are_files_the_library_loads():
 def test_an_answer_of_groups_prefixes_its_tensors():
     """Each group's tensors carry its name, and response lists the groups."""
     part = Part("l0", {"a": 1}, {"output": torch.ones(1)}, {"entropy": torch.ones(1, 1, 1)})
-    content = encode(Answer([part], {"ranking": []}))
+    content = bytes(encode(Answer([part], {"ranking": []})))
     assert load(content).keys() == {"l0.output", "l0.diagnostics.entropy"}
     response = json.loads(header_of(content)["__metadata__"]["response"])
     assert response == {"groups": [{"name": "l0", "a": 1}], "ranking": []}
@@ -564,5 +570,7 @@ def test_an_answer_of_groups_prefixes_its_tensors():
 def test_views_are_written_as_they_look():
     """A transposed view is written in its own order."""
     tensor = normal(3, 5).T
-    assert same_bytes(load(encode(answer_of({"output": tensor})))["output"], tensor.contiguous())
+    assert same_bytes(
+        load(bytes(encode(answer_of({"output": tensor}))))["output"], tensor.contiguous()
+    )
     assert raw(tensor) == raw(tensor.contiguous())
