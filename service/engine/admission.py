@@ -27,8 +27,9 @@ class Admission:
     @property
     def retry_after_s(self) -> int:
         """When to try again: the oldest request in here has waited that long."""
-        oldest = next(iter(self._places.values()), math.inf)
-        return max(1, min(_LONGEST_RETRY_S, math.ceil(monotonic() - oldest)))
+        now = monotonic()
+        waited = now - next(iter(self._places.values()), now)
+        return max(1, min(_LONGEST_RETRY_S, math.ceil(waited)))
 
     def stay(self) -> "Stay":
         """The account of one request."""

@@ -19,6 +19,7 @@ from service.limits import UNITS
 from service.settings import Settings
 from tests.builders import normal
 from tests.files import file_of, file_with, framed, raw
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -468,15 +469,6 @@ async def test_a_body_that_stalls_is_408(client, first):
     body = problem_of(await client.post(PATH, content=stalling()), 408)
     assert time.monotonic() - began < 5
     assert "ATTENTION_BODY_TIMEOUT_S" in body["detail"]
-
-
-async def until(condition):
-    """Wait until something is so."""
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it never became so")
 
 
 def engine_of(client):
