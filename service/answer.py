@@ -1,5 +1,6 @@
 """From an analysis to the answer's document and tensors, in the contract's names and order."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -35,9 +36,7 @@ def part(name: str | None, analysis: Analysis) -> Part:
         document["labels"] = labels.model_dump(exclude_none=True)
     included = _included(analysis)
     if included:
-        document["diagnostics"] = {
-            name: _aggregate(figure, _dtype(analysis)) for name, figure in included.items()
-        }
+        document["diagnostics"] = _aggregates(included, _dtype(analysis))
         if "sparsity" in included:
             document["diagnostics"]["sparsity"]["threshold"] = (
                 analysis.plan.include.sparsity.threshold
@@ -111,19 +110,28 @@ def _mask(analysis: Analysis) -> dict[str, Any]:
     return {
         "causal": analysis.mask.causal,
         "resolved_offset": list(analysis.mask.offsets),
-        "visible_keys": _aggregate(analysis.visible_keys, torch.float32),
+        **_aggregates({"visible_keys": analysis.visible_keys}, torch.float32),
     }
 
 
-def _aggregate(figure: Aggregated, dtype: torch.dtype) -> dict[str, Any]:
-    written = {
-        "unit": figure.unit,
-        "mean": _figures(figure.mean, dtype),
-        "min": _figures(figure.minimum, dtype),
-        "max": _figures(figure.maximum, dtype),
-        "rows": figure.rows,
+def _aggregates(figures: Mapping[str, Aggregated], dtype: torch.dtype) -> dict[str, Any]:
+    """All of them at once, as arrays: one by one they took longer than a small analysis."""
+    columns = [
+        c for figure in figures.values() for c in (figure.mean, figure.minimum, figure.maximum)
+    ]
+    exact = iter(_figures(torch.stack(columns), dtype).numpy())
+    rows = torch.stack([figure.rows for figure in figures.values()]).numpy()
+    return {
+        name: {
+            "unit": figure.unit,
+            "mean": next(exact),
+            "min": next(exact),
+            "max": next(exact),
+            "rows": count,
+            **({} if figure.reason is None else {"reason": figure.reason}),
+        }
+        for (name, figure), count in zip(figures.items(), rows, strict=True)
     }
-    return written if figure.reason is None else {**written, "reason": figure.reason}
 
 
 def _figures(exact: Tensor, dtype: torch.dtype) -> Tensor:

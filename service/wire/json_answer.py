@@ -34,8 +34,8 @@ def encode_documents(answer: Answer) -> Content:
 
 
 def dumps(document: Mapping[str, Any]) -> bytes:
-    """A document with small tensors in it; NaN and infinities are null."""
-    return orjson.dumps(document, default=plain)
+    """A document with arrays and small tensors in it; NaN and infinities are null."""
+    return orjson.dumps(document, default=plain, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 class _Writer:
