@@ -1,10 +1,12 @@
 """The benchmark measures what it says, on a shape small enough for a test."""
 
+import subprocess
 from pathlib import Path
 
+import pytest
 import torch
 
-from benchmarks import core, laboratory, naive
+from benchmarks import core, laboratory, naive, wrk
 from benchmarks.compare import ratio
 from service.attention.workers import Workers
 from service.runtime import Runtime
@@ -43,3 +45,30 @@ def test_the_laboratorys_ways_are_those_of_the_readme() -> None:
     drawn = ways["heat maps of 12 heads, 128 × 128"]()
     assert isinstance(drawn, bytes)
     assert drawn.startswith(b"\x89PNG")
+
+
+WRK = """Running 3s test @ http://127.0.0.1:1/v1/attention
+  Latency Distribution
+     50%    1.50ms
+     99%   20.00ms
+  600 requests in 3.00s, 1.00MB read
+  Socket errors: connect 1, read 2, write 0, timeout 4
+  Non-2xx or 3xx responses: 5
+Requests/sec:    199.50
+"""
+
+
+def test_what_wrk_prints_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speed, median latency, and every request that was not answered as it should be."""
+    done = subprocess.CompletedProcess([], 0, stdout=WRK)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr("shutil.which", lambda _: "wrk")
+    found = wrk.load("http://127.0.0.1:1", b"{}", connections=2, seconds=1)
+    assert found == wrk.Measured(per_second=199.5, failed=12, median_ms=1.5)
+
+
+def test_without_wrk_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without wrk is told what to install."""
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(FileNotFoundError, match="apt-get install wrk"):
+        wrk.load("http://127.0.0.1:1", b"{}", connections=1, seconds=1)
