@@ -10,13 +10,18 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: serve test lint format bench demo docs lock clean
+.PHONY: serve test stress lint format bench demo docs lock clean
 
 serve: .venv/.serve
 	$(BIN)/python -m service
 
 test: .venv/.dev
 	$(BIN)/python -m pytest
+
+# The proofs that take longer (45 minutes with the soak): load, attacks, ends. They write
+# docs/scorecard.json, which the README's table is made from. wrk and hey are Debian packages.
+stress: .venv/.dev
+	$(BIN)/python -m tests.stress
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

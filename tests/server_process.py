@@ -26,15 +26,15 @@ def free_port():
 class Server:
     """A service in a process of its own."""
 
-    def __init__(self, log, **settings):
-        self.port = free_port()
+    def __init__(self, log, *, command=(sys.executable, "-m", "service"), port=None, **settings):
+        self.port = port or free_port()
         environment = {name: v for name, v in os.environ.items() if "ATTENTION_" not in name}
         environment |= {f"ATTENTION_{name.upper()}": str(v) for name, v in settings.items()}
         environment |= {"ATTENTION_PORT": str(self.port), "PYTHONWARNINGS": "error"}
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service"],
+                command,
                 cwd=ROOT,
                 env=environment,
                 stdout=output,
