@@ -1,6 +1,7 @@
 """Everything that can go wrong for a caller, told without HTTP.
 
 ServiceError
+├── NotHttp              the bytes on the connection are no request that is read here
 ├── Malformed            the bytes are not what their encoding says
 ├── Invalid              parseable, but not a valid request
 │   ├── ShapeMismatch    extents that do not fit together
@@ -10,11 +11,14 @@ ServiceError
 │   ├── UnknownEntry     a tensor name that means nothing here
 │   └── UnavailableDevice
 ├── LimitExceeded        more than a setting allows
+│   └── HeadTooLarge     more headers, or more bytes of them
+├── HeadTimeout          the head did not arrive in time
 ├── BodyTimeout          the body did not arrive in time
 ├── UnsupportedMedia     an encoding of the body that is not read here
 ├── NotAcceptable        an encoding of the answer that is not written here
 ├── Busy                 the queue is full; try again
 ├── OutOfMemory          the device had too little free memory
+├── TooManyConnections   all connections are in use; try again
 ├── Draining             the service is stopping
 └── DeadlineExceeded     computing took longer than allowed
 """
@@ -32,6 +36,13 @@ class ServiceError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.pointer = pointer
+
+
+class NotHttp(ServiceError):
+    """The bytes on the connection are no HTTP/1.1 request that can be read in one way only."""
+
+    slug = "malformed-request"
+    title = "The request cannot be read"
 
 
 class Malformed(ServiceError):
@@ -118,6 +129,20 @@ class LimitExceeded(ServiceError):
         self.needed, self.allowed, self.setting = needed, allowed, setting
 
 
+class HeadTooLarge(LimitExceeded):
+    """The request's line, headers and trailers are more than a setting allows."""
+
+    slug = "head-too-large"
+    title = "The request's head is too large"
+
+
+class HeadTimeout(ServiceError):
+    """The request's line and headers did not arrive in time."""
+
+    slug = "head-timeout"
+    title = "The request's head did not arrive in time"
+
+
 class BodyTimeout(ServiceError):
     """The body did not arrive in time."""
 
@@ -155,6 +180,13 @@ class OutOfMemory(ServiceError):
 
     slug = "out-of-memory"
     title = "The device is out of memory"
+
+
+class TooManyConnections(ServiceError):
+    """All connections are in use; health is still answered."""
+
+    slug = "too-many-connections"
+    title = "There are too many connections"
 
 
 class Draining(ServiceError):

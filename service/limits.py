@@ -23,6 +23,15 @@ UNITS = {
     "max_queue": "requests",
     "deadline_s": "seconds",
     "body_timeout_s": "seconds",
+    "hang_after_s": "seconds",
+    "max_header_bytes": "bytes",
+    "max_headers": "headers",
+    "max_connections": "connections",
+    "head_timeout_s": "seconds",
+    "send_timeout_s": "seconds",
+    "keep_alive_s": "seconds",
+    "drain_delay_s": "seconds",
+    "grace_s": "seconds",
 }
 """Every bound among the settings, and its unit; a test compares this with Settings."""
 

@@ -21,8 +21,10 @@ _MOST_CHARACTERS = 1_000
 _PATH_LENGTH = 256
 
 STATUS: dict[type[errors.ServiceError], int] = {
+    errors.NotHttp: 400,
     errors.Malformed: 400,
     errors.NotAcceptable: 406,
+    errors.HeadTimeout: 408,
     errors.BodyTimeout: 408,
     errors.LimitExceeded: 413,
     errors.UnsupportedMedia: 415,
@@ -34,8 +36,10 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.UnknownEntry: 422,
     errors.UnavailableDevice: 422,
     errors.Busy: 429,
+    errors.HeadTooLarge: 431,
     errors.Draining: 503,
     errors.OutOfMemory: 503,
+    errors.TooManyConnections: 503,
     errors.DeadlineExceeded: 504,
 }
 _HTTP = {
