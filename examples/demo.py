@@ -30,6 +30,7 @@ def service() -> Iterator[str]:
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     environment = {**os.environ, "ATTENTION_PORT": str(port), "ATTENTION_LOG_LEVEL": "warning"}
+    environment["ATTENTION_DRAIN_DELAY_S"] = "0"  # nobody else sends work here
     process = subprocess.Popen([sys.executable, "-m", "service"], env=environment)
     try:
         _wait(address, process)

@@ -1,34 +1,35 @@
 """`python -m service`: serve on ATTENTION_HOST and ATTENTION_PORT."""
 
 import gc
+import sys
 
-import uvicorn
+from fastapi import FastAPI
 
 from service.app import create_app
+from service.server.config import Config
+from service.server.files import allow_files
+from service.server.lifecycle import Server
 from service.settings import Settings
-
-KEEP_ALIVE_S = 65
-"""Longer than the 60 s of common proxies, so that the proxy is the one that closes."""
-GRACE_S = 30
 
 
 def main() -> None:
     """Serve until told to stop."""
     settings = Settings()
-    app = create_app(settings)
+    server = server_of(create_app(settings, warm_up=True), settings)
+    allow_files(settings.max_connections)
     # What the imports made stays: a full collection that walks it stops all threads for 0.1 s.
     gc.collect()
     gc.freeze()
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level=settings.log_level,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
-        server_header=False,
-        http="httptools",
-    )
+    server.run()
+    sys.exit(server.exit_code)
+
+
+def server_of(app: FastAPI, settings: Settings) -> Server:
+    """A server for the application, each knowing when the other stops."""
+    engine = app.state.shared.engine
+    server = Server(Config(app, settings), drain=engine.drain, fail=engine.fail)
+    engine.on_hang = server.hang
+    return server
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class Server:
     def __init__(self, log, *, command=(sys.executable, "-m", "service"), port=None, **settings):
         self.port = port or free_port()
         environment = {name: v for name, v in os.environ.items() if "ATTENTION_" not in name}
+        settings = {"drain_delay_s": 0, **settings}
         environment |= {f"ATTENTION_{name.upper()}": str(v) for name, v in settings.items()}
         environment |= {"ATTENTION_PORT": str(self.port), "PYTHONWARNINGS": "error"}
         self.log = log
@@ -49,7 +50,8 @@ class Server:
                 if self.ask("GET", "/health/ready")[0] == 200:
                     return
             except OSError:
-                time.sleep(0.05)
+                pass
+            time.sleep(0.05)
         pytest.fail("it never became ready")
 
     def ask(self, method, path, body=None, **headers):
@@ -64,9 +66,16 @@ class Server:
         body = json.dumps(document).encode()
         return self.ask("POST", PATH, body, content_type="application/json", **headers)
 
-    def stop(self):
+    def connect(self, *sent):
+        """A connection on which something has been sent."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        for data in sent:
+            connection.sendall(data)
+        return connection
+
+    def stop(self, sig=signal.SIGTERM):
         """Ask it to end, and give its exit code."""
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(sig)
         return self.process.wait(30)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from service.__main__ import GRACE_S
+from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "Dockerfile"
@@ -244,7 +244,8 @@ def test_a_service_is_hardened(service):
 def test_stopping_takes_longer_than_the_server_may(service):
     """The engine waits longer before it kills than the server takes to finish its requests."""
     grace = re.fullmatch(r"(\d+)s", services()[service]["stop_grace_period"])[1]
-    assert int(grace) > GRACE_S
+    settings = Settings()
+    assert int(grace) > settings.drain_delay_s + settings.grace_s
 
 
 @SERVICES

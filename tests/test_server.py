@@ -1,7 +1,6 @@
 import gzip
 import http.client
 import json
-import signal
 import socket
 import threading
 import time
@@ -233,7 +232,7 @@ def test_settings_come_from_the_environment_and_sigterm_ends_it(tmp_path):
         thread.join()
         ((status, _, _),) = found
         assert status == 200
-        assert code in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+        assert code == 0
         assert "Traceback" not in server.log.read_text()
 
 

@@ -18,7 +18,9 @@ async def health_live() -> Health:
 
 @router.get("/ready", summary="Does it take work?", responses=problems(500, 503))
 async def health_ready(request: Request) -> Health:
-    """503 while starting or stopping."""
-    if not state_of(request).engine.ready:
-        raise Draining("the service is starting or stopping")
+    """503 while warming up, and as soon as it is told to stop: work in flight and work that still
+    comes is finished. 503 too where a computation hangs, until the process is started anew.
+    """  # noqa: D205 - shown on the docs page
+    if (reason := state_of(request).engine.unready_reason()) is not None:
+        raise Draining(reason)
     return Health(status="ok")

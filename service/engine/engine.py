@@ -29,6 +29,11 @@ class Engine:
         self.admission = Admission(settings)
         self.ready = False
         self._computers: dict[torch.device, Computer] = {}
+        self.warm = True
+        self.draining = False
+        self.on_hang: Callable[[str], None] = lambda reason: None  # noqa: ARG005 - a hook's form
+        """Called with a reason, from any thread, when only a new process can compute again."""
+        self._failure: str | None = None
 
     def start(self) -> None:
         """Start the threads; a device other than the default one gets its own when it is used."""
@@ -58,6 +63,22 @@ class Engine:
             threads = self.threads if device.type == "cpu" else 1
             self._computers[device] = Computer(device, threads, self._settings.largest_batch)
         return self._computers[device]
+
+    def drain(self) -> None:
+        """Be ready no more, but go on working."""
+        self.draining = True
+
+    def fail(self, reason: str) -> None:
+        """Compute no more; what is computed is still written."""
+        self._failure = reason
+
+    def unready_reason(self) -> str | None:
+        """Why no work should be sent here, or None."""
+        if not self.ready:
+            return "the service is starting or stopping"
+        if self._failure is None and self.draining:
+            return "the service is stopping"
+        return self._failure or (None if self.warm else "the service is warming up")
 
     def _refuse_unless_ready(self) -> None:
         if not self.ready:
@@ -93,10 +114,12 @@ class Engine:
         """One computation of a series.
 
         Raises:
-            Draining: the service is stopping.
+            Draining: the service is stopping, or can compute no more.
             DeadlineExceeded: it did not end in time.
         """
         self._refuse_unless_ready()
+        if self._failure is not None:
+            raise Draining(self._failure)
         entry, waiting = Entry(work, ticket), self._computer(device).waiting
         waiting.put(entry)
         try:
