@@ -1,5 +1,6 @@
 """The application: the one place that knows every floor. Nothing happens at import time."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from service.api import (
 from service.api.request_id import RequestId
 from service.api.state import State
 from service.api.stays import Stays
+from service.api.warming import warmed
 from service.engine.engine import Engine
 from service.settings import Settings
 
@@ -42,17 +44,25 @@ _TAGS = [
 ]
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """An application with its own settings and engine; threads start with its lifespan."""
+def create_app(settings: Settings | None = None, *, warm_up: bool = False) -> FastAPI:
+    """An application with its own settings and engine; threads start with its lifespan.
+
+    Where it warms up, it is ready only after it has answered a request of its own.
+    """
     settings = settings or Settings()
     engine = Engine(settings)
+    engine.warm = not warm_up
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine.start()
+        # In the background, so that liveness answers meanwhile.
+        warming = asyncio.create_task(warmed(app, engine)) if warm_up else None
         try:
             yield
         finally:
+            if warming is not None:
+                warming.cancel()
             engine.stop()
 
     app = FastAPIOffline(
