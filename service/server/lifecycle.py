@@ -44,23 +44,22 @@ class Server(uvicorn.Server):
         self._stops_at = monotonic() + delay
 
     def hang(self, reason: str) -> None:
-        """Stop, with an exit code that asks for a new process; called from any thread."""
+        """End after the grace, with a code that asks for a new process; called from any thread."""
         _log.error("%s; the process ends, to be started anew", reason)
         self.exit_code = 1
         self._fail(reason)
-        if self._stops_at is None:
-            self._stops_at = monotonic() + self._settings.drain_delay_s
+        self._end_after_the_grace()
 
     async def on_tick(self, counter: int) -> bool:
         """What a signal has begun goes on here, ten times a second."""
-        if self._stops_at is not None:
-            if not self._shared.draining:
-                self._begin_to_drain()
-            self.should_exit = self.should_exit or monotonic() >= self._stops_at
+        if (self._stops_at is not None or self.exit_code) and not self._shared.draining:
+            self._begin_to_drain()
+        if self._stops_at is not None and monotonic() >= self._stops_at:
+            self.should_exit = True
         return await super().on_tick(counter)
 
     def _begin_to_drain(self) -> None:
-        _log.info("Not ready any more; work is accepted until the end of the drain delay")
+        _log.info("Not ready any more; connections are accepted until the end of the drain delay")
         self._shared.draining = True
         self._drain()
         for connection in self._shared.connections:
@@ -68,10 +67,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no connection any more, finish what is in flight, and end within the grace."""
-        # A thread, because the loop itself waits for the engine's threads in the end.
-        watchdog = Timer(self._settings.grace_s, self._cut)
-        watchdog.daemon = True
-        watchdog.start()
+        self._end_after_the_grace()
         await super().shutdown(sockets)
 
     async def _wait_tasks_to_complete(self) -> None:
@@ -79,10 +75,16 @@ class Server(uvicorn.Server):
         if self.exit_code:
             end(self.exit_code)  # the thread that hangs would be waited for
 
+    def _end_after_the_grace(self) -> None:
+        # A thread, because the loop itself waits for the engine's threads in the end.
+        watchdog = Timer(self._settings.grace_s, self._cut)
+        watchdog.daemon = True
+        watchdog.start()
+
     def _cut(self) -> None:
         count = len(self.server_state.tasks)
         _log.warning(
-            "The grace of %g s is over: %d requests are cut", self._settings.grace_s, count
+            "The grace of %g s is over; requests that are cut: %d", self._settings.grace_s, count
         )
         end(self.exit_code)
 

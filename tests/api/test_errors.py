@@ -19,6 +19,7 @@ from service.limits import UNITS
 from service.settings import Settings
 from tests.builders import normal
 from tests.files import file_of, file_with, framed, raw
+from tests.server.attacks import ATTACKS
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -406,7 +407,10 @@ async def test_what_is_over_a_limit_names_it(client, settings, document, content
 def test_every_limit_is_exceeded_somewhere():
     """No bound is left out of these tests."""
     elsewhere = {"max_in_flight_bytes", "max_queue", "deadline_s", "body_timeout_s"}
-    elsewhere |= {"max_sweep_points"}
+    elsewhere |= {"max_sweep_points", "hang_after_s"}
+    # On sockets: by the table of attacks, and by the other tests in its directory.
+    elsewhere |= {attack.limit for attack in ATTACKS if attack.limit is not None}
+    elsewhere |= {"max_connections", "send_timeout_s", "drain_delay_s", "grace_s"}
     assert {field for field, *_ in OVER} | elsewhere == set(UNITS)
 
 
