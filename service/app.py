@@ -25,6 +25,7 @@ from service.api.state import State
 from service.api.stays import Stays
 from service.api.warming import warmed
 from service.engine.engine import Engine
+from service.engine.hanging import watch
 from service.settings import Settings
 
 _DESCRIPTION = """
@@ -56,13 +57,15 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = False) -> Fa
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine.start()
-        # In the background, so that liveness answers meanwhile.
-        warming = asyncio.create_task(warmed(app, engine)) if warm_up else None
+        beside = [asyncio.create_task(watch(engine, settings.hang_after_s))]
+        if warm_up:
+            # In the background, so that liveness answers meanwhile.
+            beside.append(asyncio.create_task(warmed(app, engine)))
         try:
             yield
         finally:
-            if warming is not None:
-                warming.cancel()
+            for task in beside:
+                task.cancel()
             engine.stop()
 
     app = FastAPIOffline(
