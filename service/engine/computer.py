@@ -76,16 +76,17 @@ class Computer:
         work = entries[0].work
         try:
             checkpoint()
-            results = work.together([entry.work.item for entry in entries], runtime)
+            results = list(work.together([entry.work.item for entry in entries], runtime))
+            pairs = list(zip(entries, results, strict=True))
         except BaseException as error:  # noqa: BLE001 - the thread must outlive whatever is thrown
             if len(entries) > 1 and not isinstance(error, ServiceError):
                 _log.warning("a batch of %d failed; each is computed alone", len(entries))
                 for entry in entries:
                     self._compute([entry])
                 return
-            results = [told(error)] * len(entries)
+            pairs = [(entry, told(error)) for entry in entries]
         took = (monotonic() - began) * 1e3
-        for entry, result in zip(entries, results, strict=True):
+        for entry, result in pairs:
             waited = (began - entry.queued) * 1e3
             _settle(entry.future, result, waited, took, len(entries))
 

@@ -198,3 +198,11 @@ async def test_a_full_house_is_refused_before_the_body_is_read(client, gate, set
 
     answer = await client.post(PATH, content=never(), headers={"content-length": "9"})
     assert answer.status_code == 429
+
+
+async def test_whatever_a_computation_gives_the_thread_lives_on(client, monkeypatch):
+    """Results that are not as many as the requests are a fault told to one caller, and no more."""
+    with monkeypatch.context() as patched:
+        patched.setattr(computing, "run_together", lambda *_: [])
+        assert (await client.post(PATH, json={})).status_code == 500
+    assert (await client.post(PATH, json={})).status_code == 200
