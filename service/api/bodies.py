@@ -1,59 +1,76 @@
 """Reading a body: bounded in bytes and time, into one buffer."""
 
 import asyncio
+from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from service.encodings import JSON, SAFETENSORS
-from service.errors import BodyTimeout, Malformed, UnsupportedMedia
+from service.errors import BodyTimeout, Malformed
 from service.limits import within
 from service.settings import Settings
 from service.wire.documents import ADVICE
 
-_FIELDS = {JSON: "max_json_bytes", SAFETENSORS: "max_body_bytes"}
-_ADVICE = {
-    "max_json_bytes": ADVICE,
-    "max_body_bytes": "Split the file, or raise the setting.",
-}
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The setting that bounds a body, and what to do about a longer one."""
+
+    field: str
+    advice: str
+
+    def check(self, size: int, settings: Settings) -> None:
+        """Compare a number of bytes with it.
+
+        Raises:
+            LimitExceeded: it is more.
+        """
+        within(settings, self.field, size, "the body, in bytes", self.advice)
 
 
-def declared_bytes(request: Request) -> int:
-    """Content-Length, 0 where it is absent.
+JSON_BODY = Bound("max_json_bytes", ADVICE)
+FILE_BODY = Bound("max_body_bytes", "Split the file, or raise the setting.")
+
+
+def byte_count(request: Request, header: str) -> int | None:
+    """A header that counts bytes; None where it is absent.
 
     Raises:
         Malformed: it is not a number.
-        UnsupportedMedia: the body is compressed.
     """
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedMedia("expected no Content-Encoding: bodies are read uncompressed")
-    text = request.headers.get("content-length", "0")
+    text = request.headers.get(header)
+    if text is None:
+        return None
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise Malformed("Content-Length is not a number of bytes")
+        raise Malformed(f"{header} is not a number of bytes")
     return int(text)
 
 
-def reserved_bytes(request: Request, encoding: str, settings: Settings) -> int:
+def _declared(request: Request) -> int:
+    return byte_count(request, "Content-Length") or 0
+
+
+def reserved_bytes(request: Request, bound: Bound, settings: Settings) -> int:
     """What to hold for the body: as much as is declared, or as it may have where it is chunked.
 
     Raises:
-        LimitExceeded: it declares more bytes than this encoding may have.
+        LimitExceeded: it declares more bytes than it may have.
     """
-    field, declared = _FIELDS[encoding], declared_bytes(request)
-    within(settings, field, declared, "the body, in bytes", _ADVICE[field])
+    declared = _declared(request)
+    bound.check(declared, settings)
     chunked = "transfer-encoding" in request.headers
-    return int(getattr(settings, field)) if chunked else declared
+    return int(getattr(settings, bound.field)) if chunked else declared
 
 
-async def read_body(request: Request, encoding: str, settings: Settings) -> bytearray:
+async def read_body(request: Request, bound: Bound, settings: Settings) -> bytearray:
     """Read the whole body.
 
     Raises:
-        LimitExceeded: more bytes than this encoding may have.
+        LimitExceeded: more bytes than it may have.
         BodyTimeout: it did not arrive in time.
     """
     try:
         async with asyncio.timeout(settings.body_timeout_s):
-            return await _receive(request, declared_bytes(request), _FIELDS[encoding], settings)
+            return await _receive(request, _declared(request), bound, settings)
     except TimeoutError:
         raise BodyTimeout(
             f"the body did not arrive within {settings.body_timeout_s:g} s "
@@ -61,12 +78,12 @@ async def read_body(request: Request, encoding: str, settings: Settings) -> byte
         ) from None
 
 
-async def _receive(request: Request, declared: int, field: str, settings: Settings) -> bytearray:
+async def _receive(request: Request, declared: int, bound: Bound, settings: Settings) -> bytearray:
     body, filled = bytearray(declared), 0
     async for chunk in request.stream():
         end = filled + len(chunk)
         if end > len(body):
-            within(settings, field, end, "the body, in bytes", _ADVICE[field])
+            bound.check(end, settings)
             del body[filled:]
             body += chunk
         else:

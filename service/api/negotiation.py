@@ -80,11 +80,12 @@ def _liking(media_type: str, accept: str) -> float:
         kind = media_type.partition("/")[0]
         specific = {media_type: 2, f"{kind}/*": 1, "*/*": 0}.get(name or "*/*", -1)
         if specific > best[0]:
-            best = (specific, _quality(parameters))
+            best = (specific, quality(parameters))
     return best[1]
 
 
-def _quality(parameters: list[str]) -> float:
+def quality(parameters: Sequence[str]) -> float:
+    """The weight q among the parameters of a preference (RFC 9110, 12.4.2)."""
     for parameter in parameters:
         if parameter.startswith("q="):
             try:

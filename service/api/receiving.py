@@ -9,7 +9,8 @@ import torch
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from service.api.bodies import read_body, reserved_bytes
+from service.api.bodies import FILE_BODY, JSON_BODY, read_body, reserved_bytes
+from service.api.codings import refuse_content_coding
 from service.api.negotiation import asked_timeout_s, body_encoding
 from service.api.request_id import request_id
 from service.api.state import state_of
@@ -20,6 +21,7 @@ from service.engine.computer import Timed
 from service.errors import Invalid
 
 Result = TypeVar("Result")
+_BOUNDS = {JSON: JSON_BODY, SAFETENSORS: FILE_BODY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,12 @@ async def received(http: Request, *, binary: bool = True, request: str | None = 
             "the query parameter request goes with a safetensors body; a JSON body is the request",
             pointer="/request",
         )
-    reserved = reserved_bytes(http, encoding, state.settings)
+    refuse_content_coding(http.headers)
+    bound = _BOUNDS[encoding]
+    reserved = reserved_bytes(http, bound, state.settings)
     state.engine.admission.refuse_if_full()
     stay.hold(reserved)
-    body = await read_body(http, encoding, state.settings)
+    body = await read_body(http, bound, state.settings)
     stay.keep(len(body))
     stay.take_place()
     return Received(body, encoding, stay, timeout_s)
