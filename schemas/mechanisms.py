@@ -115,16 +115,24 @@ def mechanism_models() -> tuple[type[MechanismOptions], ...]:
     return tuple(get_args(member)[0] for member in tagged)
 
 
+def parameter_models(mechanism: type[MechanismOptions]) -> tuple[type[Strict], ...]:
+    """What a mechanism's `parameters` may be, seeded or given; none without learned weights."""
+    if "parameters" not in mechanism.model_fields:
+        return ()
+    members = get_args(mechanism.model_fields["parameters"].annotation)
+    return tuple(get_args(member)[0] for member in members)
+
+
+def weights_of(mechanism: type[MechanismOptions]) -> tuple[str, ...]:
+    """The names of the learned weights that can be given to a mechanism."""
+    given = [m for m in parameter_models(mechanism) if not issubclass(m, SeededWeights)]
+    return tuple(name for model in given for name in model.model_fields if name != "kind")
+
+
 def weight_names() -> tuple[str, ...]:
     """The names of all learned weights that can be given, each once."""
-    found: dict[str, None] = {}
-    for mechanism in mechanism_models():
-        if "parameters" in mechanism.model_fields:
-            for member in get_args(mechanism.model_fields["parameters"].annotation):
-                given = get_args(member)[0]
-                if not issubclass(given, SeededWeights):
-                    found |= dict.fromkeys(name for name in given.model_fields if name != "kind")
-    return tuple(found)
+    found = (name for mechanism in mechanism_models() for name in weights_of(mechanism))
+    return tuple(dict.fromkeys(found))
 
 
 def mechanism_kind(value: object) -> str | None:

@@ -9,7 +9,10 @@ ServiceError
 │   ├── NonFinite        NaN or infinity where none is accepted
 │   ├── InvalidMask      masks that contradict one another or the shapes
 │   ├── UnknownEntry     a tensor name that means nothing here
+│   ├── ProtocolViolation  not as the Open Inference Protocol or the model's metadata has it
 │   └── UnavailableDevice
+├── UnknownModel         a model, or a version of one, that is not served here
+├── UnsupportedExtension an extension of a protocol that is not served here
 ├── LimitExceeded        more than a setting allows
 │   └── HeadTooLarge     more headers, or more bytes of them
 ├── HeadTimeout          the head did not arrive in time
@@ -108,11 +111,32 @@ class UnknownEntry(Invalid):
     title = "The file has entries that are no inputs"
 
 
+class ProtocolViolation(Invalid):
+    """The request is not as the Open Inference Protocol, or the model's metadata, has it."""
+
+    slug = "protocol-violation"
+    title = "The request does not follow the protocol"
+
+
 class UnavailableDevice(Invalid):
     """A device that this machine lacks, or that lacks the dtype."""
 
     slug = "unavailable-device"
     title = "The device is not available"
+
+
+class UnknownModel(ServiceError):
+    """A model, or a version of one, that is not served here."""
+
+    slug = "unknown-model"
+    title = "There is no such model"
+
+
+class UnsupportedExtension(ServiceError):
+    """An extension of the Open Inference Protocol that is not served here."""
+
+    slug = "unsupported-extension"
+    title = "The extension is not supported"
 
 
 class LimitExceeded(ServiceError):

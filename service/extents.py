@@ -8,7 +8,8 @@ from service.shape import Shape
 
 AnyInputs = SeededInputs | TensorInputs | LogitInputs | WeightInputs
 _DEFAULT_MODEL_DIM = 512
-_REPLACED = ("heads", "kv_heads", "d_q", "d_k", "d_v")
+REPLACED = ("heads", "kv_heads", "d_q", "d_k", "d_v")
+"""What inputs of the model's dimension have `model_dim` in place of."""
 
 
 def shape_of(inputs: AnyInputs, *, undivided: bool = False) -> Shape:
@@ -29,7 +30,7 @@ def shape_of(inputs: AnyInputs, *, undivided: bool = False) -> Shape:
 
 
 def _undivided_shape(inputs: SeededInputs) -> Shape:
-    for name in _REPLACED:
+    for name in REPLACED:
         if name in inputs.model_fields_set and getattr(inputs, name) is not None:
             raise ShapeMismatch(
                 f"multi_head draws (batch, length, model_dim): {name} follows from model_dim and "

@@ -23,6 +23,8 @@ _PATH_LENGTH = 256
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.NotHttp: 400,
     errors.Malformed: 400,
+    errors.ProtocolViolation: 400,
+    errors.UnknownModel: 404,
     errors.NotAcceptable: 406,
     errors.HeadTimeout: 408,
     errors.BodyTimeout: 408,
@@ -37,6 +39,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.UnavailableDevice: 422,
     errors.Busy: 429,
     errors.HeadTooLarge: 431,
+    errors.UnsupportedExtension: 501,
     errors.Draining: 503,
     errors.OutOfMemory: 503,
     errors.TooManyConnections: 503,

@@ -154,7 +154,8 @@ class Diagnostic:
 
     `needs` says what it follows from, `least_keys` how many visible keys it takes to be defined,
     `aggregated` whether mean, minimum and maximum over rows mean something. `normalizers` are those
-    it is defined for (None = all); where `trivial_for_softmax`, softmax answers leave it out.
+    it is defined for (None = all); where `trivial_for_softmax`, softmax answers leave it out, and
+    `softmax_value` is what it would be in every row where it is defined.
     """
 
     name: str
@@ -169,6 +170,7 @@ class Diagnostic:
     aggregated: bool = True
     normalizers: frozenset[str] | None = None
     trivial_for_softmax: bool = False
+    softmax_value: float | None = None
 
     @property
     def domain(self) -> str:

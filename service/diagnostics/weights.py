@@ -12,6 +12,7 @@ WEIGHTS = (
         source="definition",
         compute=lambda rows: rows.row_sum,
         trivial_for_softmax=True,
+        softmax_value=1.0,
     ),
     Diagnostic(
         name="null_mass",

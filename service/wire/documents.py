@@ -12,15 +12,15 @@ ADVICE = "Send larger tensors as application/x-safetensors."
 _MOST_FIELDS = 64
 
 
-def parse(body: bytes | bytearray, settings: Settings) -> dict[str, object]:
-    """Parse a JSON object.
+def parse(body: bytes | bytearray, settings: Settings, advice: str = ADVICE) -> dict[str, object]:
+    """Parse a JSON object; `advice` says how to send what is too large.
 
     Raises:
         Malformed: not JSON (NaN and Infinity are not), not an object, or a key given twice.
         LimitExceeded: nested too deeply.
     """
     values = body.count(b",") + 1
-    within(settings, "max_json_values", values, "the body, in values", ADVICE)
+    within(settings, "max_json_values", values, "the body, in values", advice)
     try:
         document = _loads(body)
     except orjson.JSONDecodeError as error:
@@ -34,7 +34,9 @@ def parse(body: bytes | bytearray, settings: Settings) -> dict[str, object]:
     return document
 
 
-def parse_request(body: bytes | bytearray, settings: Settings) -> dict[str, object]:
+def parse_request(
+    body: bytes | bytearray, settings: Settings, advice: str = ADVICE
+) -> dict[str, object]:
     """Parse the document of a request, whose objects have few fields.
 
     The validator makes an error of every unknown field: 1.5 s for the 400,000 of a large body.
@@ -44,7 +46,7 @@ def parse_request(body: bytes | bytearray, settings: Settings) -> dict[str, obje
         Invalid: an object with more fields than any of a request.
         LimitExceeded: nested too deeply.
     """
-    document = parse(body, settings)
+    document = parse(body, settings, advice)
     level: list[object] = [document]
     while level:
         objects = [value for value in level if isinstance(value, dict)]

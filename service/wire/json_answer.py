@@ -24,7 +24,7 @@ def encode(answer: Answer, tensor_format: str) -> Content:
         answer: the parts.
         tensor_format: how tensors are written: nested, flat or base64.
     """
-    writer = _Writer(tensor_format)
+    writer = Writer(tensor_format)
     return writer.whole(answer.whole([writer.part(part) for part in answer.parts]))
 
 
@@ -38,7 +38,7 @@ def dumps(document: Mapping[str, Any]) -> bytes:
     return orjson.dumps(document, default=plain, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-class _Writer:
+class Writer:
     """Writes large tensors beside the document, which holds a mark in the place of each.
 
     The mark is a byte that valid JSON never holds, inside strings neither.
@@ -46,7 +46,7 @@ class _Writer:
 
     _MARK = b"\x00"
 
-    def __init__(self, tensor_format: str) -> None:
+    def __init__(self, tensor_format: str = "flat") -> None:
         self._format = tensor_format
         self._beside: list[list[bytes]] = []
 
@@ -74,8 +74,12 @@ class _Writer:
             return self._placed(_text(_array(tensor)))
         header = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
         if self._format == "flat":
-            return {**header, "data": self._placed(_text(_array(tensor).reshape(-1)))}
+            return {**header, "data": self.flat(tensor)}
         return {**header, "data": self._placed([b'"', *_base64(tensor), b'"'])}
+
+    def flat(self, tensor: Tensor) -> orjson.Fragment:
+        """All elements of a tensor in one list, row-major."""
+        return self._placed(_text(_array(tensor).reshape(-1)))
 
     def _placed(self, pieces: list[bytes]) -> orjson.Fragment:
         if len(pieces) <= 3:

@@ -53,7 +53,7 @@ def reader(settings: Settings) -> TensorReader:
         if isinstance(value, Tensor):
             return _checked_dtype(value, role)
         if isinstance(value, list):
-            flat, shape = _flatten(value, role, settings)
+            flat, shape = flatten(value, role, settings)
             dtype = {"boolean": "bool", "integer": "int64"}.get(role, "float32")
             return _build(flat, shape, dtype)
         if isinstance(value, dict):
@@ -89,7 +89,7 @@ def _checked_dtype(tensor: Tensor, role: Role) -> Tensor:
     return tensor
 
 
-def _flatten(value: list[Any], role: Role, settings: Settings) -> tuple[list[Any], tuple[int, ...]]:
+def flatten(value: list[Any], role: Role, settings: Settings) -> tuple[list[Any], tuple[int, ...]]:
     """The elements and the shape of a nested list; fails at the first thing wrong."""
     shape: list[int] = []
     level = value

@@ -1,5 +1,7 @@
 """The names that torch.nn.MultiheadAttention's state dict gives to the weights of multi_head."""
 
+from collections.abc import Collection
+
 from torch import Tensor
 
 from schemas.mechanisms import weight_names
@@ -18,6 +20,17 @@ _STACKED = {
     "in_proj_bias": ("query_bias", "key_bias", "value_bias"),
 }
 TORCH_NAMES = (*_STACKED, *_RENAMED)
+
+
+def targets(name: str) -> tuple[str, ...]:
+    """This service's names of what stands under `name`: itself, where torch has no other."""
+    return _STACKED.get(name) or (_RENAMED.get(name, name),)
+
+
+def torch_names(own: Collection[str]) -> tuple[str, ...]:
+    """All of torch's names, for a mechanism that has all the weights that they stand for."""
+    known = all(target in own for name in TORCH_NAMES for target in targets(name))
+    return TORCH_NAMES if known else ()
 
 
 def translated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -40,13 +53,13 @@ def translated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _parts(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    targets = _STACKED.get(name)
-    if targets is None:
-        return [(_RENAMED.get(name, name), tensor)]
+    parts = targets(name)
+    if name not in _STACKED:
+        return [(parts[0], tensor)]
     if tensor.dim() == 0 or tensor.shape[0] % 3:
         raise Invalid(
             f"{name} stacks query, key and value along its first axis; found shape "
             f"{list(tensor.shape)}",
-            pointer=f"/mechanism/parameters/{targets[0]}",
+            pointer=f"/mechanism/parameters/{parts[0]}",
         )
-    return list(zip(targets, tensor.chunk(3), strict=True))
+    return list(zip(parts, tensor.chunk(3), strict=True))
