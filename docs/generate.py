@@ -1,5 +1,6 @@
 """Writes docs/reference.md from the code's own tables: `python -m docs.generate` (make docs)."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from service.api.problems import known_problems
@@ -14,6 +15,7 @@ from service.masks import MASKS
 from service.mechanisms import MECHANISMS
 from service.normalizers import NORMALIZERS
 from service.settings import Settings
+from service.wire.open_inference_models import MODELS
 
 FILE = Path(__file__).with_name("reference.md")
 _INTRODUCTION = """# Reference
@@ -23,6 +25,11 @@ Made by `make docs` from the tables that the service itself uses; `/v1/catalogue
 _SYMBOLS = """m is a row's largest logit, n its visible keys, u = exp(s − m), l = Σ u, P = 1/l; t, Q
 and R are the sums of u, p² and p³ over all keys but the largest, e1 and e2 those of u·(s − m) and
 u·(s − m)²."""
+
+_MODELS = """At `/v2`, where each mechanism is a model. Outputs are `output`, `weights`, `logits`,
+`scores` and every diagnostic above by its name, per row (batch, head, query) in FP32; those of
+hidden units only where a model has a `score_vector`. Parameters from `seed` on draw query, key and
+value where none of them is given."""
 
 
 def table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -78,6 +85,19 @@ def _swept() -> str:
     return table(("name", "meaning", "formula", "unit", "range", "source"), rows)
 
 
+def _models() -> str:
+    """What each model takes, in the order of its metadata."""
+    rows = [
+        (f"`{name}`", _names(model.inputs), _names(model.parameters))
+        for name, model in MODELS.items()
+    ]
+    return table(("model", "inputs", "parameters"), rows)
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def _limits() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
@@ -120,6 +140,9 @@ def reference() -> str:
         table(("name", "meaning"), includes),
         "## Encodings",
         table(("name", "meaning"), encodings),
+        "## Models of the Open Inference Protocol",
+        _MODELS,
+        _models(),
         "## Settings and limits",
         _limits(),
         "## Problems",

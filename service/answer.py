@@ -119,7 +119,7 @@ def _aggregates(figures: Mapping[str, Aggregated], dtype: torch.dtype) -> dict[s
     columns = [
         c for figure in figures.values() for c in (figure.mean, figure.minimum, figure.maximum)
     ]
-    exact = iter(_figures(torch.stack(columns), dtype).numpy())
+    exact = iter(in_dtype(torch.stack(columns), dtype).numpy())
     rows = torch.stack([figure.rows for figure in figures.values()]).numpy()
     return {
         name: {
@@ -134,7 +134,7 @@ def _aggregates(figures: Mapping[str, Aggregated], dtype: torch.dtype) -> dict[s
     }
 
 
-def _figures(exact: Tensor, dtype: torch.dtype) -> Tensor:
+def in_dtype(exact: Tensor, dtype: torch.dtype) -> Tensor:
     """Figures in the answer's dtype: one that only this dtype cannot hold is undefined, not ∞."""
     figures = exact.to(dtype)
     return figures.masked_fill(torch.isinf(figures) & torch.isfinite(exact), float("nan"))
@@ -172,19 +172,19 @@ def _numerics(analysis: Analysis) -> dict[str, Any]:
 
 def _gradients(found: Gradients, dtype: torch.dtype) -> dict[str, Any]:
     def per_head(figure: Tensor | None, reason: str | None) -> dict[str, Any]:
-        written: dict[str, Any] = {"query": None if figure is None else _figures(figure, dtype)}
+        written: dict[str, Any] = {"query": None if figure is None else in_dtype(figure, dtype)}
         return written if reason is None else {**written, "reason": reason}
 
     written = {
         "seed": found.seed,
-        **{name: _figures(rms, dtype) for name, rms in found.inputs.items()},
+        **{name: in_dtype(rms, dtype) for name, rms in found.inputs.items()},
         "parameters": found.parameters,
         "closed_form": per_head(found.closed_form, found.closed_form_reason),
         "relative_to_uniform": per_head(found.relative_to_uniform, found.relative_reason),
         "vanished_rows": per_head(found.vanished_rows, found.relative_reason),
     }
     if found.projected:
-        written["projected"] = {n: _figures(rms, dtype) for n, rms in found.projected.items()}
+        written["projected"] = {n: in_dtype(rms, dtype) for n, rms in found.projected.items()}
     return written
 
 
@@ -239,6 +239,6 @@ def _rows(analysis: Analysis) -> dict[str, Tensor]:
     if "row_diagnostics" not in analysis.plan.include:
         return {}
     return {
-        name: figures.long() if name in _INTEGERS else _figures(figures, _dtype(analysis))
+        name: figures.long() if name in _INTEGERS else in_dtype(figures, _dtype(analysis))
         for name, figures in analysis.rows.items()
     }

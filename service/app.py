@@ -16,6 +16,10 @@ from service.api import (
     comparisons,
     documentation,
     health,
+    open_inference,
+    open_inference_infer,
+    open_inference_models,
+    open_inference_statistics,
     problems,
     softmax,
     sweeps,
@@ -40,9 +44,21 @@ application/x-safetensors'`. `GET /v1/catalogue` explains every number.
 _TAGS = [
     {"name": "attention", "description": "Run attention and diagnose it."},
     {"name": "laboratory", "description": "Softmax, sweeps and comparisons: why, and what mends."},
+    {
+        "name": "open inference",
+        "description": "Open Inference Protocol v2 (KServe, Triton): each mechanism is a model.",
+    },
     {"name": "about", "description": "What is on offer, allowed, and running."},
     {"name": "health", "description": "For those who operate it."},
 ]
+
+# Statistics first: `stats` stands there where other paths have the name of a model.
+_OPEN_INFERENCE = (
+    open_inference_statistics,
+    open_inference_infer,
+    open_inference_models,
+    open_inference,
+)
 
 
 def create_app(settings: Settings | None = None, *, warm_up: bool = False) -> FastAPI:
@@ -81,7 +97,7 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = False) -> Fa
         swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": 0},
     )
     app.state.shared = State(settings, engine)
-    for room in (attention, softmax, sweeps, comparisons, about, health):
+    for room in (attention, softmax, sweeps, comparisons, *_OPEN_INFERENCE, about, health):
         app.include_router(room.router)
     app.add_api_route("/", _to_the_docs, include_in_schema=False)
     app.add_middleware(Stays, admission=engine.admission)

@@ -10,6 +10,7 @@ from service.settings import Settings
 _LARGEST_INTEGER = 2**63 - 1
 UNITS = {
     "max_body_bytes": "bytes",
+    "max_decoded_bytes": "bytes",
     "max_json_bytes": "bytes",
     "max_json_values": "values",
     "max_json_depth": "levels",

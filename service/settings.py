@@ -23,6 +23,9 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: int = Field(128 * MIB, ge=1, description="Bytes of a binary body.")
+    max_decoded_bytes: int = Field(
+        128 * MIB, ge=1, description="Bytes of a body that came compressed, after decompression."
+    )
     # The parser holds the interpreter lock. Measured: 4.1 MiB of float32 in lists take 39 ms, and
     # a million one-digit numbers in lists of four 45 ms: so both bytes and values are bounded.
     max_json_bytes: int = Field(

@@ -37,11 +37,16 @@ async def main():
             refused = await client.post("/v1/attention", json=wrong)
             listed = (await client.get("/v1/catalogue")).json()["mechanisms"]
             page = (await client.get("/openapi.json")).json()
+            model = (await client.get("/v2/models/distance")).json()
+            seeded = {"parameters": {"seed": 1}, "outputs": [{"name": "entropy"}]}
+            inferred = await client.post("/v2/models/distance/infer", json=seeded)
     print(json.dumps({
         "status": answer.status_code, "answer": answer.json(), "refused": refused.json(),
         "listed": [entry["name"] for entry in listed],
         "described": page["paths"]["/v1/attention"]["post"]["description"],
         "schema": "Distance" in page["components"]["schemas"],
+        "inputs": [tensor["name"] for tensor in model["inputs"]],
+        "inferred": inferred.json(),
     }))
 
 asyncio.run(main())
@@ -110,6 +115,8 @@ def test_the_added_mechanism_works_with_everything(followed: Path) -> None:
     assert found["listed"] == [*MECHANISMS, "distance"]
     assert "### distance" in found["described"]
     assert found["schema"]
+    assert found["inputs"][:3] == ["query", "key", "value"]
+    assert len(found["inferred"]["outputs"][0]["data"]) == 16
 
 
 @pytest.mark.parametrize("member", [*MECHANISMS.values(), *NORMALIZERS.values()])

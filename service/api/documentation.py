@@ -8,13 +8,21 @@ from pydantic.json_schema import models_json_schema
 
 from schemas.attention import AttentionRequest
 from schemas.comparisons import ComparisonRequest
+from schemas.open_inference import IndexRequest, InferRequest
 from schemas.problems import Problem
 from schemas.softmax import SoftmaxRequest
 from schemas.sweeps import SweepLine, SweepRequest
 from service.api.problems import MEDIA_TYPE
 from service.encodings import JSON
 
-_REQUESTS = (AttentionRequest, SoftmaxRequest, SweepRequest, ComparisonRequest)
+_REQUESTS = (
+    AttentionRequest,
+    SoftmaxRequest,
+    SweepRequest,
+    ComparisonRequest,
+    InferRequest,
+    IndexRequest,
+)
 _REF = "#/components/schemas/{model}"
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 TEXT = {"schema": {"type": "string"}}

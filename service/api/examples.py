@@ -273,13 +273,66 @@ COMPARISONS: dict[str, dict[str, Any]] = {
     },
 }
 
+INFERENCES: dict[str, dict[str, Any]] = {
+    "own_tensors": {
+        "summary": "Query, key and value as JSON",
+        "description": "The output, the weights, and how concentrated each row is; of rank 2, so "
+        "that the output has no axes for batch and head.",
+        "value": {
+            "id": "42",
+            "inputs": [
+                {"name": "query", "shape": [2, 2], "datatype": "FP32", "data": [1, 0, 0, 2]},
+                {
+                    "name": "key",
+                    "shape": [3, 2],
+                    "datatype": "FP32",
+                    "data": [[1, 0], [0, 1], [1, 1]],
+                },
+            ],
+            "outputs": [{"name": "output"}, {"name": "weights"}, {"name": "entropy"}],
+        },
+    },
+    "seeded": {
+        "summary": "Tensors drawn from a seed",
+        "description": "As POST /v1/attention draws them: batch, heads, query_length, key_length, "
+        "d_k, … are parameters too. Without the scale of 1/sqrt(d_k) the rows are nearly one-hot.",
+        "value": {
+            "parameters": {"seed": 7, "heads": 2, "query_length": 4, "d_k": 256, "scale": 1.0},
+            "outputs": [{"name": "max_weight"}, {"name": "lse"}],
+        },
+    },
+    "masked": {
+        "summary": "A causal mask and padding",
+        "description": "Masks are parameters where one word or number says it, else inputs.",
+        "value": {
+            "parameters": {"seed": 1, "batch": 2, "query_length": 3, "causal": "lower_right"},
+            "inputs": [
+                {"name": "key_lengths", "shape": [2], "datatype": "INT64", "data": [3, 2]},
+            ],
+            "outputs": [{"name": "weights"}, {"name": "visible_keys"}],
+        },
+    },
+}
 
+REPOSITORY_INDEX: dict[str, dict[str, Any]] = {
+    "all": {"summary": "All models", "description": "An empty body is the same.", "value": {}},
+    "ready": {
+        "summary": "Those that take work",
+        "description": "None while the service starts or stops.",
+        "value": {"ready": True},
+    },
+}
+
+_INFER = "/v2/models/{model}"
 BY_PATH = {
     "/v1/attention": ATTENTION,
     "/v1/attention/estimate": ESTIMATES,
     "/v1/softmax": SOFTMAX,
     "/v1/sweeps": SWEEPS,
     "/v1/comparisons": COMPARISONS,
+    f"{_INFER}/infer": INFERENCES,
+    f"{_INFER}/versions/{{version}}/infer": INFERENCES,
+    "/v2/repository/index": REPOSITORY_INDEX,
 }
 """The examples of every operation with a body."""
 

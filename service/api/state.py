@@ -1,20 +1,22 @@
 """What the routes share, made once by the application."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from fastapi import Request
 
 from service.engine.engine import Engine
+from service.engine.model_statistics import InferenceStatistics
 from service.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The settings and the engine of this application."""
+    """The settings and the engine of this application, and what its models have done."""
 
     settings: Settings
     engine: Engine
+    statistics: InferenceStatistics = field(default_factory=InferenceStatistics)
 
 
 def state_of(request: Request) -> State:

@@ -19,6 +19,7 @@ from service.limits import UNITS
 from service.settings import Settings
 from tests.builders import normal
 from tests.files import file_of, file_with, framed, raw
+from tests.problems import problem_of
 from tests.server.attacks import ATTACKS
 from tests.waiting import until
 
@@ -27,30 +28,6 @@ pytestmark = pytest.mark.anyio
 PATH = "/v1/attention"
 BINARY = "application/x-safetensors"
 CANARY = "canary-5f3a9c1e-never-repeated"
-MOST_BYTES = 16 * 1024
-
-
-def problem_of(answer, status):
-    """The one shape of every error, checked against the answer."""
-    assert answer.status_code == status, answer.text[:500]
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert "content-encoding" not in answer.headers
-    assert len(answer.content) <= MOST_BYTES
-    body = answer.json()
-    required = {"type", "title", "status", "detail", "instance", "request_id", "errors", "error"}
-    optional = {"limit", "allowed", "needed"}
-    assert required <= body.keys() <= required | optional
-    slug = body["type"].removeprefix("/problems/")
-    assert known_problems()[slug][:2] == (status, body["title"])
-    assert body["status"] == status
-    assert body["error"] == body["detail"] != ""
-    assert body["request_id"] == answer.headers["x-request-id"]
-    assert len(body["errors"]) <= 20
-    for fault in body["errors"]:
-        assert fault.keys() == {"pointer", "detail"}
-        assert fault["pointer"] == "" or fault["pointer"].startswith("/")
-        assert fault["detail"]
-    return body
 
 
 def tensors(**given):
@@ -407,7 +384,7 @@ async def test_what_is_over_a_limit_names_it(client, settings, document, content
 def test_every_limit_is_exceeded_somewhere():
     """No bound is left out of these tests."""
     elsewhere = {"max_in_flight_bytes", "max_queue", "deadline_s", "body_timeout_s"}
-    elsewhere |= {"max_sweep_points", "hang_after_s"}
+    elsewhere |= {"max_sweep_points", "hang_after_s", "max_decoded_bytes"}
     # On sockets: by the table of attacks, and by the other tests in its directory.
     elsewhere |= {attack.limit for attack in ATTACKS if attack.limit is not None}
     elsewhere |= {"max_connections", "send_timeout_s", "drain_delay_s", "grace_s"}
