@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from service.api.problems import known_problems
+from service.app import create_app
 from service.diagnostics import DIAGNOSTICS
 from service.diagnostics.included import INCLUDED
 from service.diagnostics.verdict import HEAD_RULES, REGIMES, RULES_VERSION
@@ -98,13 +99,27 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
+def _default(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "–" if value is None or value == () else f"{value}"
+
+
 def _limits() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
-        default = "usable cores" if field.default is None else f"{field.default}"
+        default = "usable cores" if name == "threads" else _default(field.default)
         unit = UNITS.get(name, "")
         rows.append((f"`ATTENTION_{name.upper()}`", default, unit, field.description or ""))
     return table(("setting", "default", "unit", "meaning"), rows)
+
+
+def _metrics() -> str:
+    described = create_app(Settings()).state.shared.metrics.described
+    return table(
+        ("metric", "kind", "meaning"),
+        [(f"`{name}`", kind, meaning) for name, kind, meaning in described],
+    )
 
 
 def _problems() -> str:
@@ -145,6 +160,8 @@ def reference() -> str:
         _models(),
         "## Settings and limits",
         _limits(),
+        "## Metrics",
+        _metrics(),
         "## Problems",
         _problems(),
     ]

@@ -8,12 +8,13 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
-from starlette.responses import RedirectResponse
+from starlette.middleware import Middleware
 
 from service.api import (
     about,
     attention,
     comparisons,
+    docs_pages,
     documentation,
     health,
     open_inference,
@@ -21,15 +22,26 @@ from service.api import (
     open_inference_models,
     open_inference_statistics,
     problems,
+    scraping,
     softmax,
     sweeps,
 )
+from service.api.api_key import ApiKey
+from service.api.computing import COUNTED_AS
+from service.api.cross_origin import CrossOrigin
+from service.api.observing import Observing
+from service.api.paths import STATIC
 from service.api.request_id import RequestId
+from service.api.security_headers import SecurityHeaders
 from service.api.state import State
 from service.api.stays import Stays
+from service.api.telemetry import telemetry_of
+from service.api.unexpected import Unexpected
 from service.api.warming import warmed
+from service.engine.devices import gpu_memory
 from service.engine.engine import Engine
 from service.engine.hanging import watch
+from service.metrics import Metrics
 from service.settings import Settings
 
 _DESCRIPTION = """
@@ -53,11 +65,19 @@ _TAGS = [
 ]
 
 # Statistics first: `stats` stands there where other paths have the name of a model.
-_OPEN_INFERENCE = (
+_ROOMS = (
+    attention,
+    softmax,
+    sweeps,
+    comparisons,
     open_inference_statistics,
     open_inference_infer,
     open_inference_models,
     open_inference,
+    about,
+    health,
+    scraping,
+    docs_pages,
 )
 
 
@@ -67,8 +87,10 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = False) -> Fa
     Where it warms up, it is ready only after it has answered a request of its own.
     """
     settings = settings or Settings()
-    engine = Engine(settings)
+    metrics = Metrics(mechanisms=COUNTED_AS, reasons=problems.known_problems())
+    engine = Engine(settings, metrics)
     engine.warm = not warm_up
+    _gauges(engine, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -76,7 +98,7 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = False) -> Fa
         beside = [asyncio.create_task(watch(engine, settings.hang_after_s))]
         if warm_up:
             # In the background, so that liveness answers meanwhile.
-            beside.append(asyncio.create_task(warmed(app, engine)))
+            beside.append(asyncio.create_task(warmed(app, engine, settings)))
         try:
             yield
         finally:
@@ -85,6 +107,9 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = False) -> Fa
             engine.stop()
 
     app = FastAPIOffline(
+        docs_url=None,
+        redoc_url=None,
+        static_url=STATIC,
         title="Attention analysis",
         summary="What is my attention doing, and is it saturated?",
         description=_DESCRIPTION,
@@ -93,22 +118,46 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = False) -> Fa
         openapi_tags=_TAGS,
         generate_unique_id_function=_operation_id,
         lifespan=lifespan,
+        middleware=_middleware(settings, engine, metrics),
+        telemetry=telemetry_of(settings),
         separate_input_output_schemas=False,
         swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": 0},
     )
-    app.state.shared = State(settings, engine)
-    for room in (attention, softmax, sweeps, comparisons, *_OPEN_INFERENCE, about, health):
+    app.state.shared = State(settings, engine, metrics)
+    for room in _ROOMS:
         app.include_router(room.router)
-    app.add_api_route("/", _to_the_docs, include_in_schema=False)
-    app.add_middleware(Stays, admission=engine.admission)
-    app.add_middleware(RequestId)
     problems.install(app)
-    documentation.install(app)
+    documentation.install(app, settings)
     return app
 
 
-async def _to_the_docs() -> RedirectResponse:
-    return RedirectResponse("/docs")
+def _middleware(settings: Settings, engine: Engine, metrics: Metrics) -> list[Middleware]:
+    """What every request passes, the outermost first.
+
+    All that is answered within, refusals and faults too, has an id, is observed and has its
+    headers; a browser's preflight, which cannot carry a key, comes before the key; an account of
+    memory is opened only for who has one.
+    """
+    origins = settings.cors_origins
+    return [
+        Middleware(RequestId),
+        Middleware(Observing, metrics=metrics),
+        Middleware(SecurityHeaders),
+        *([Middleware(CrossOrigin, origins=origins)] if origins else []),
+        Middleware(ApiKey, settings=settings),
+        Middleware(Stays, admission=engine.admission),
+        Middleware(Unexpected),
+    ]
+
+
+def _gauges(engine: Engine, metrics: Metrics) -> None:
+    admission = engine.admission
+    metrics.gauges(
+        queue_length=lambda: engine.queue_length,
+        places_taken=lambda: admission.waiting,
+        in_flight_bytes=lambda: admission.bytes_in_flight,
+        device_memory=gpu_memory,
+    )
 
 
 def _operation_id(route: APIRoute) -> str:

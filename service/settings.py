@@ -1,18 +1,27 @@
 """Settings, read once from the environment (prefix ATTENTION_)."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 2**20
+LEAST_KEY_CHARACTERS = 16
+_KEY = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+"""What may stand after `Bearer ` (RFC 6750)."""
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
 
 
 class Settings(BaseSettings):
     """Every default keeps a container with 2 cores and 4 GiB alive."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ATTENTION_", extra="ignore", frozen=True, allow_inf_nan=False
+        env_prefix="ATTENTION_",
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # one of the inputs is the key
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -20,6 +29,30 @@ class Settings(BaseSettings):
     threads: int | None = Field(None, ge=1, description="Compute threads; absent = usable cores.")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="What is logged."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="One JSON object a line, or text; auto = text on a terminal."
+    )
+    telemetry: bool = Field(
+        False,
+        description="Spans, metrics and logs for an OpenTelemetry collector, which the variables "
+        "OTEL_… name; needs the extra otel.",
+    )
+
+    api_key: SecretStr | None = Field(
+        None,
+        description="Callers send it as `Authorization: Bearer <key>`; at least 16 characters; "
+        "several, separated by commas, are accepted while one replaces another. Absent = no key "
+        "is asked for. Health never needs it.",
+    )
+    metrics_open: bool = Field(True, description="Whether /metrics is served without the key.")
+    docs_open: bool = Field(
+        True, description="Whether the docs pages and /problems are served without the key."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins whose pages may call the service, separated by commas, or `*`; "
+        "never with cookies. Absent = none.",
     )
 
     max_body_bytes: int = Field(128 * MIB, ge=1, description="Bytes of a binary body.")
@@ -82,6 +115,44 @@ class Settings(BaseSettings):
         30.0, gt=0, description="How long what is in flight may then take to finish."
     )
 
+    @field_validator("api_key")
+    @classmethod
+    def _strong(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is None:
+            return None
+        for key in _pieces(given.get_secret_value()):
+            if len(key) < LEAST_KEY_CHARACTERS or not _KEY.fullmatch(key):
+                raise ValueError(
+                    f"a key has at least {LEAST_KEY_CHARACTERS} characters of A-Z a-z 0-9 - . _ ~ "
+                    "+ / and may end in ="
+                )
+        return given
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _listed(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        return tuple(_pieces(given)) if given.strip() else ()
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        if given != ("*",) and not all(map(_ORIGIN.fullmatch, given)):
+            raise ValueError("expected origins such as https://example.org:8443, or * alone")
+        return given
+
+    @property
+    def accepted_keys(self) -> tuple[bytes, ...]:
+        """Every key, none where none is set."""
+        given = self.api_key
+        return tuple(key.encode() for key in _pieces(given.get_secret_value())) if given else ()
+
     def name_of(self, field: str) -> str:
         """The environment variable that sets `field`."""
         return f"ATTENTION_{field.upper()}"
+
+
+def _pieces(text: str) -> list[str]:
+    """What stands between commas; an empty text is one empty piece."""
+    return [piece.strip() for piece in text.split(",")]

@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PATH = "/v1/attention"
+ERROR, WARNING = '"level":"error"', '"level":"warning"'
+"""On a line of the log."""
 
 
 def free_port():

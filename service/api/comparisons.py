@@ -12,9 +12,10 @@ from service import gallery
 from service.api import examples
 from service.api.answering import answered
 from service.api.attention import RequestParameter
-from service.api.computing import series_of
+from service.api.computing import counted_as, series_of
 from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
+from service.api.observing import note_timing
 from service.api.receiving import Received, common, received, unless_gone
 from service.api.state import State, state_of
 from service.api.viewing import (
@@ -134,7 +135,9 @@ async def _compared(http: Request, job: _Job, series: Series) -> tuple[list[Part
     def compare(runtime: Runtime) -> list[Part]:
         return [_one(name, comparison, runtime) for name, comparison in job.comparisons]
 
-    timed = await unless_gone(http, series.compute(Work.alone(compare), device))
+    counted = counted_as(plan for _, comparison in job.comparisons for plan in comparison.plans)
+    timed = await unless_gone(http, series.compute(Work.alone(compare, counted), device))
+    note_timing(http.scope, timed)
     return timed.result, common(http, device, timed, batch=False)
 
 

@@ -12,8 +12,10 @@ from schemas.open_inference import IndexRequest, InferRequest
 from schemas.problems import Problem
 from schemas.softmax import SoftmaxRequest
 from schemas.sweeps import SweepLine, SweepRequest
+from service.api.api_key import needs_key
 from service.api.problems import MEDIA_TYPE
 from service.encodings import JSON
+from service.settings import Settings
 
 _REQUESTS = (
     AttentionRequest,
@@ -26,8 +28,15 @@ _REQUESTS = (
 _REF = "#/components/schemas/{model}"
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 TEXT = {"schema": {"type": "string"}}
+_SCHEME = "key"
+_KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "The key that whoever runs this service has given you.",
+}
 _MEANINGS = {
     400: "The body cannot be read as its encoding.",
+    401: "The key is missing, or is none that is accepted here.",
     404: "There is no such resource.",
     406: "None of the accepted encodings is written here.",
     408: "The body did not arrive in time.",
@@ -65,8 +74,8 @@ def request_body(
     return {"requestBody": {"required": False, "content": content}}
 
 
-def install(app: FastAPI) -> None:
-    """Make the document once, on first demand."""
+def install(app: FastAPI, settings: Settings) -> None:
+    """Make the document once, on first demand; it asks for a key where one is set."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -79,12 +88,24 @@ def install(app: FastAPI) -> None:
                 routes=app.routes,
                 license_info=app.license_info,
             )
-            components = document.setdefault("components", {}).setdefault("schemas", {})
-            components |= _components()
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {}).update(_components())
+            if settings.api_key is not None:
+                components["securitySchemes"] = {_SCHEME: _KEY}
+                _lock(document["paths"], settings)
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _lock(paths: dict[str, dict[str, Any]], settings: Settings) -> None:
+    """Say of each operation behind the key that it is."""
+    for path, operations in paths.items():
+        if needs_key(path, settings):
+            for operation in operations.values():
+                operation["security"] = [{_SCHEME: []}]
+                operation["responses"] |= {str(s): r for s, r in problems(401).items()}
 
 
 def _components() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from service import errors
+from service.api.observing import CALLER_LEFT, note_problem
 from service.api.request_id import HEADER, request_id
 from service.limits import bounded
 from service.wire.validation import MOST_FAULTS, pointer
@@ -46,6 +47,8 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.DeadlineExceeded: 504,
 }
 _HTTP = {
+    401: ("unauthorized", "A key is needed"),
+    403: ("cross-origin-refused", "Pages of this origin may not ask this"),
     404: ("not-found", "There is no such resource"),
     405: ("method-not-allowed", "The method is not allowed here"),
 }
@@ -70,7 +73,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(Exception, _on_unexpected)
+    app.add_exception_handler(Exception, unexpected)
 
 
 def problem(
@@ -111,6 +114,7 @@ def _document(
     **members: int | str,
 ) -> dict[str, Any]:
     detail = _bounded(detail)
+    note_problem(request.scope, slug)
     return {
         "type": f"/problems/{slug}",
         "title": title,
@@ -173,10 +177,25 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
 
 def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001 - a handler's form
     """Nobody is left to read this."""
-    return Response(status_code=400)
+    return Response(status_code=CALLER_LEFT)
 
 
-def _on_unexpected(request: Request, error: Exception) -> Response:
+def unauthorized(request: Request, challenge: str) -> Response:
+    """No key, or none that is known; `challenge` says how to send one."""
+    detail = "expected the header Authorization: Bearer <key>, with a key that is accepted here"
+    slug, title = _HTTP[401]
+    headers = {"WWW-Authenticate": challenge}
+    return problem(request, 401, slug, title, detail, headers=headers)
+
+
+def cross_origin(request: Request, detail: str, headers: dict[str, str]) -> Response:
+    """A browser asked whether a page may ask, and it may not."""
+    slug, title = _HTTP[403]
+    return problem(request, 403, slug, title, detail, headers=headers)
+
+
+def unexpected(request: Request, error: Exception) -> Response:
+    """A fault of the service: the log has all of it, the caller nothing."""
     _log.error("unexpected error, request %s", request_id(request.scope), exc_info=error)
     slug, title = _INTERNAL
     detail = "this is a fault of the service; its log has the request id"

@@ -1,4 +1,4 @@
-"""X-Request-ID: taken where it is sane, made where it is not, on every answer."""
+"""X-Request-ID: taken where it is sane, made where it is not; on every answer and log line."""
 
 import re
 from uuid import uuid4
@@ -6,7 +6,11 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.trace_context import own_span, trace_fields, trace_response
+from service.logs import bound
+
 HEADER = "X-Request-ID"
+TRACE_HEADER = "traceresponse"
 _SANE = re.compile(r"[A-Za-z0-9._\-]{1,128}")
 
 
@@ -20,7 +24,7 @@ def request_id(scope: Scope) -> str:
 
 
 class RequestId:
-    """Puts the id on the answer."""
+    """Puts the id on the answer, and with the trace on every line that is logged meanwhile."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -30,11 +34,15 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        identity = request_id(scope)
+        identity, span = request_id(scope), own_span()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).setdefault(HEADER, identity)
+                headers = MutableHeaders(scope=message)
+                headers.setdefault(HEADER, identity)
+                if span is not None:
+                    headers[TRACE_HEADER] = trace_response(span)
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        with bound({"request_id": identity, **trace_fields(Headers(scope=scope))}):
+            await self._app(scope, receive, send_with_id)

@@ -7,15 +7,17 @@ from fastapi import Request
 
 from service.engine.engine import Engine
 from service.engine.model_statistics import InferenceStatistics
+from service.metrics import Metrics
 from service.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The settings and the engine of this application, and what its models have done."""
+    """The settings, the engine and the metrics of this application, and what its models did."""
 
     settings: Settings
     engine: Engine
+    metrics: Metrics
     statistics: InferenceStatistics = field(default_factory=InferenceStatistics)
 
 

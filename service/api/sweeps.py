@@ -19,6 +19,7 @@ from service.api.answering import answered
 from service.api.computing import series_of
 from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
+from service.api.observing import note_timing
 from service.api.problems import problem_of
 from service.api.receiving import Received, common, received, unless_gone
 from service.api.state import State, state_of
@@ -29,7 +30,14 @@ from service.engine.devices import resolve
 from service.engine.engine import Series
 from service.engine.waiting import Work
 from service.errors import ServiceError
-from service.laboratory.sweeps import Sweep, grid_need, names, prepare_sweep, run_point
+from service.laboratory.sweeps import (
+    MECHANISM,
+    Sweep,
+    grid_need,
+    names,
+    prepare_sweep,
+    run_point,
+)
 from service.laboratory.tables import sweep_csv, sweep_tensors
 from service.limits import check
 from service.wire import json_answer, json_call, safetensors_answer
@@ -81,7 +89,7 @@ async def sweep_attention(http: Request, theme: Theme = None) -> Response:
     given = await received(http, binary=False)
     sweep = await state.engine.code(lambda: _prepare(given, state, view))
     given.stay.hold(sweep.estimate.peak_bytes + drawing_bytes(view))
-    running = _Running(state, sweep, series_of(state, given))
+    running = _Running(http, state, sweep, series_of(state, given))
     if accept == NDJSON:
         lines = _lines(http, running, running.rows())
         # The first row comes before the headers: what is wrong still gets a status.
@@ -107,6 +115,7 @@ def _prepare(given: Received, state: State, view: gallery.View | None) -> Sweep:
 class _Running:
     """A sweep under way, and the time its points waited and took."""
 
+    http: Request
     state: State
     sweep: Sweep
     series: Series
@@ -116,8 +125,9 @@ class _Running:
     async def rows(self) -> AsyncIterator[Row]:
         """The points one after the other; between them the device is free for others."""
         for point in self.sweep.points:
-            work = Work.alone(partial(run_point, point))
+            work = Work.alone(partial(run_point, point), MECHANISM)
             timed: Timed[Row] = await self.series.compute(work)
+            note_timing(self.http.scope, timed)
             self.queue_ms += timed.queue_ms
             self.compute_ms += timed.compute_ms
             yield timed.result

@@ -8,17 +8,18 @@ from starlette.types import ASGIApp, Message, Scope
 
 from service.encodings import JSON
 from service.engine.engine import Engine
+from service.settings import Settings
 
 _PATH, _BODY = "/v1/attention", b"{}"
 _log = logging.getLogger("uvicorn.error")
 
 
-async def warmed(app: ASGIApp, engine: Engine) -> None:
+async def warmed(app: ASGIApp, engine: Engine, settings: Settings) -> None:
     """Send the smallest request through every floor, and say that the engine is warm.
 
     Settings may refuse it, say by a memory that is too small for it; the service is ready then too.
     """
-    status = await _status(app)
+    status = await _status(app, _scope(settings))
     if status >= 500:
         engine.on_hang(f"the request that warms the service up was answered with {status}")
         return
@@ -26,7 +27,7 @@ async def warmed(app: ASGIApp, engine: Engine) -> None:
     _log.info("Ready: a request of the service's own was answered with %d", status)
 
 
-async def _status(app: ASGIApp) -> int:
+async def _status(app: ASGIApp, scope: Scope) -> int:
     found = [500]
     parts: list[Message] = [{"type": "http.request", "body": _BODY, "more_body": False}]
 
@@ -40,12 +41,17 @@ async def _status(app: ASGIApp) -> int:
             found.append(message["status"])
 
     with suppress(Exception):  # it was logged where it was answered
-        await app(_scope(), receive, send)
+        await app(scope, receive, send)
     return found[-1]
 
 
-def _scope() -> Scope:
-    headers = [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(_BODY))]
+def _scope(settings: Settings) -> Scope:
+    headers = [
+        (b"content-type", JSON.encode()),
+        (b"content-length", b"%d" % len(_BODY)),
+        (b"x-request-id", b"warm-up"),
+        *((b"authorization", b"Bearer " + key) for key in settings.accepted_keys[:1]),
+    ]
     return {
         "type": "http",
         "method": "POST",

@@ -15,6 +15,7 @@ from service.engine.failures import told
 from service.engine.ticket import Ticket
 from service.engine.waiting import Entry, Waiting
 from service.errors import ServiceError
+from service.metrics import Metrics
 from service.runtime import Runtime
 
 Result = TypeVar("Result")
@@ -38,8 +39,10 @@ class Computer:
     The thread is a daemon: work that never returns must not keep the process alive.
     """
 
-    def __init__(self, device: torch.device, threads: int, most_together: int) -> None:
-        self.device = device
+    def __init__(
+        self, device: torch.device, threads: int, most_together: int, metrics: Metrics
+    ) -> None:
+        self.device, self._metrics = device, metrics
         self.waiting = Waiting(most_together)
         self._running: tuple[Entry, ...] = ()
         self._workers = Workers(threads)
@@ -86,8 +89,11 @@ class Computer:
                 return
             pairs = [(entry, told(error)) for entry in entries]
         took = (monotonic() - began) * 1e3
+        self._metrics.computed(work.mechanism, took / 1e3)
+        self._metrics.batch(len(entries))
         for entry, result in pairs:
             waited = (began - entry.queued) * 1e3
+            self._metrics.queue_wait(waited / 1e3)
             _settle(entry.future, result, waited, took, len(entries))
 
 

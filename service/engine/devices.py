@@ -42,6 +42,21 @@ def available() -> list[DeviceInfo]:
     return found
 
 
+def gpu_memory() -> dict[tuple[str, str], int]:
+    """Bytes that torch's allocator has allocated and reserved, by device and state.
+
+    Of GPUs in use only: asking must not wake one. On the CPU torch keeps no account.
+    """
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return {}
+    read = {"allocated": torch.cuda.memory_allocated, "reserved": torch.cuda.memory_reserved}
+    return {
+        (f"cuda:{index}", state): ask(index)
+        for index in range(torch.cuda.device_count())
+        for state, ask in read.items()
+    }
+
+
 def resolve(name: str) -> torch.device:
     """The device a request asks for; `auto` prefers CUDA.
 

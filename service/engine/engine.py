@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from service.engine.devices import resolve, usable_cores
 from service.engine.ticket import Ticket
 from service.engine.waiting import Entry, Work
 from service.errors import Draining
+from service.metrics import Metrics
 from service.settings import Settings
 
 Result = TypeVar("Result")
@@ -23,8 +25,8 @@ Result = TypeVar("Result")
 class Engine:
     """Runs work off the event loop, so that health answers while the largest job computes."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
         self.threads = settings.threads or usable_cores()
         self.admission = Admission(settings)
         self.ready = False
@@ -53,6 +55,11 @@ class Engine:
         self._drawing.shutdown(cancel_futures=True)
 
     @property
+    def queue_length(self) -> int:
+        """How many computations wait for a device; asked from any thread."""
+        return sum(len(computer.waiting) for computer in list(self._computers.values()))
+
+    @property
     def abandoned_s(self) -> float:
         """For how many seconds a device has computed what nobody waits for."""
         return max((c.abandoned_s for c in self._computers.values()), default=0.0)
@@ -61,7 +68,8 @@ class Engine:
         if device not in self._computers:
             # A device of its own has its own parallelism; more threads would only feed it.
             threads = self.threads if device.type == "cpu" else 1
-            self._computers[device] = Computer(device, threads, self._settings.largest_batch)
+            most = self._settings.largest_batch
+            self._computers[device] = Computer(device, threads, most, self._metrics)
         return self._computers[device]
 
     def drain(self) -> None:
@@ -91,7 +99,8 @@ class Engine:
             Draining: the service is starting or stopping.
         """
         self._refuse_unless_ready()
-        return await asyncio.get_running_loop().run_in_executor(self._coding, work)
+        loop, told = asyncio.get_running_loop(), copy_context()
+        return await loop.run_in_executor(self._coding, told.run, work)
 
     def series(self, stay: Stay, *, timeout_s: float | None = None) -> "Series":
         """The computations of one request, with one deadline for all.
@@ -135,7 +144,7 @@ class Engine:
             DeadlineExceeded: it did not end in time.
         """
         self._refuse_unless_ready()
-        return await _in_time(self._drawing.submit(work), stay, ticket)
+        return await _in_time(self._drawing.submit(copy_context().run, work), stay, ticket)
 
 
 async def _in_time(future: "Future[Result]", stay: Stay, ticket: Ticket) -> Result:

@@ -25,17 +25,22 @@ class Work(Generic[Item, Result]):
     """Something to compute.
 
     `together` computes many items with an equal `key` at once and gives a result, or what is wrong
-    with it, for each; a key of None is equal to no other.
+    with it, for each; a key of None is equal to no other. `mechanism` is what its time counts for.
     """
 
     item: Item
     together: Callable[[Sequence[Item], Runtime], Sequence[Result | ServiceError]]
     key: Hashable = None
+    mechanism: str = ""
 
     @classmethod
-    def alone(cls, compute: Callable[[Runtime], Result]) -> "Work[Any, Result]":
+    def alone(cls, compute: Callable[[Runtime], Result], mechanism: str) -> "Work[Any, Result]":
         """Work that shares nothing."""
-        return Work(compute, lambda items, runtime: [compute(runtime) for compute in items])
+
+        def together(items: Sequence[Any], runtime: Runtime) -> list[Result]:
+            return [compute(runtime) for compute in items]
+
+        return Work(compute, together, mechanism=mechanism)
 
 
 @dataclass(eq=False, slots=True)

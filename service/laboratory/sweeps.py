@@ -24,6 +24,8 @@ from service.plan import Plan, plan
 from service.report import Analysis
 from service.runtime import Runtime
 
+MECHANISM = ScaledDotProduct().kind
+"""What all of them are of."""
 SCALES: dict[str, Callable[[int], float]] = {
     "1/sqrt(d_k)": lambda d_k: d_k**-0.5,
     "1/d_k": lambda d_k: 1 / d_k,

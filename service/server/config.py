@@ -7,6 +7,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
+from service.metrics import Metrics
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 class Config(uvicorn.Config):
     """How this service is served; the protocol finds its bounds here."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         super().__init__(
             app,
             host=settings.host,
             port=settings.port,
             log_level=settings.log_level,
+            # The application has a line for each request, and logging is configured before.
+            log_config=None,
+            access_log=False,
             http="service.server.protocol:Protocol",
             ws="none",
             lifespan="on",
@@ -30,7 +34,7 @@ class Config(uvicorn.Config):
             timeout_graceful_shutdown=None,
             server_header=False,
         )
-        self.settings = settings
+        self.settings, self.metrics = settings, metrics
 
 
 class Shared(ServerState):

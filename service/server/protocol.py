@@ -8,13 +8,14 @@ from httptools import HttpParserError
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from service.api.paths import HEALTH
 from service.errors import BodyTimeout, HeadTimeout, NotHttp, ServiceError, TooManyConnections
 from service.server.config import Config, Shared
 from service.server.parsing import PIECE, Parsing, Phase, told
 from service.server.reading import Reading
 from service.server.refusals import refusal
 
-HEALTH = (b"/health/", b"/v2/health/")
+_HEALTH = tuple(path.encode() for path in HEALTH)
 MOST_PIPELINED = 16
 AFTER_THE_APPLICATION_S = 1.0
 """The application's own deadline for a body comes first: it knows what to say of it."""
@@ -35,6 +36,7 @@ class Protocol(Parsing):
         _loop: AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._metrics = config.metrics
         self._awaited: tuple[Phase, int] | None = None
         self._deadline: TimerHandle | None = None
         self._active: RequestResponseCycle | None = None
@@ -108,7 +110,7 @@ class Protocol(Parsing):
             TooManyConnections: all are at work, and this is none of health's.
             NotHttp: too many requests wait behind one another.
         """
-        if self._crowded and not self.url.startswith(HEALTH):
+        if self._crowded and not self.url.startswith(_HEALTH):
             raise TooManyConnections(
                 f"{self.settings.max_connections} connections are in use; allowed are no more "
                 f"(setting {self.settings.name_of('max_connections')})"
@@ -208,6 +210,7 @@ class Protocol(Parsing):
 
     def _answer(self, error: ServiceError) -> None:
         self.logger.info("%s:%s refused: %s", *(self.client or ("", "")), error.detail)
+        self._metrics.rejected(error.slug)
         path = self.url.partition(b"?")[0].decode("latin-1")
         default = self.server_state.default_headers
         self.transport.write(refusal(error, path or "/", self.headers or [], default))

@@ -7,6 +7,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.api.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_of
 from service.api.request_id import HEADER, request_id
+from service.api.security_headers import COMPUTED
 from service.errors import ServiceError
 
 Headers = list[tuple[bytes, bytes]]
@@ -26,6 +27,7 @@ def refusal(error: ServiceError, path: str, headers: Headers, default: Headers) 
     body = orjson.dumps(document)
     sent = [
         *default,
+        *COMPUTED,
         (b"content-type", MEDIA_TYPE.encode()),
         (b"content-length", b"%d" % len(body)),
         (HEADER.lower().encode(), request_id(scope).encode()),

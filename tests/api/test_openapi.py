@@ -107,6 +107,8 @@ def test_every_operation_declares_its_errors(document, operations):
 def test_every_success_has_a_schema(document, operations):
     """What an operation answers is described by a model of its own."""
     for method, path, operation in operations:
+        if path == "/metrics":  # a format of its own, described elsewhere
+            continue
         schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
         assert "$ref" in schema or "anyOf" in schema, f"{method} {path}"
 
@@ -286,7 +288,8 @@ async def test_errors_fit_the_documented_problem(client, document, method, path)
 
 
 @pytest.mark.parametrize(
-    "path", [path for path, item in create_app().openapi()["paths"].items() if "get" in item]
+    "path",
+    [p for p, o in create_app().openapi()["paths"].items() if "get" in o and p != "/metrics"],
 )
 async def test_answers_fit_their_documented_schema(client, document, path):
     """Every GET answers what the document says."""

@@ -5,6 +5,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from service import logs
 from service.__main__ import server_of
 from service.app import create_app
 from service.settings import Settings
@@ -14,6 +15,7 @@ REASON = "a computation that nobody waits for has not ended within 10 s"
 
 def main():
     settings = Settings()
+    logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings)
     server, engine = server_of(app, settings), app.state.shared.engine
     executor = ThreadPoolExecutor(1)

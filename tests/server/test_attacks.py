@@ -6,7 +6,7 @@ import pytest
 
 from tests.server.attacks import ATTACKS, SETTINGS
 from tests.server.raw import exchange, problem
-from tests.server_process import running
+from tests.server_process import ERROR, WARNING, running
 
 pytestmark = pytest.mark.sockets
 
@@ -52,7 +52,7 @@ def test_attacks_leave_no_error_in_the_log(server):
     assert exchange(server, b"\r\n\0") != []
     log = server.log.read_text()
     assert "refused: " in log
-    for word in ("Traceback", "ERROR", "WARNING", "Exception"):
+    for word in ("Traceback", ERROR, WARNING, "Exception"):
         assert word not in log
 
 

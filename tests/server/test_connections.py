@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.raw import NOTHING, answers, head, next_answer, post, problem, read_all
-from tests.server_process import running
+from tests.server_process import ERROR, running
 
 pytestmark = pytest.mark.sockets
 
@@ -73,7 +73,7 @@ def test_stalled_connections_are_closed_while_a_good_client_is_served(tmp_path):
         assert left == []
         assert max(waits) < 0.5
         until(lambda: files(server) <= before)
-        assert "ERROR" not in server.log.read_text()
+        assert ERROR not in server.log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -193,4 +193,4 @@ def test_a_caller_that_leaves_takes_all_its_requests_along(small):
     began = time.monotonic()
     assert small.analyse({"include": []})[0] == 200
     assert time.monotonic() - began < 1
-    assert "ERROR" not in small.log.read_text()
+    assert ERROR not in small.log.read_text()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.server.hanging import REASON
 from tests.server.raw import answers, head, next_answer, post, problem, read_all
-from tests.server_process import running
+from tests.server_process import ERROR, WARNING, running
 
 pytestmark = pytest.mark.sockets
 
@@ -71,9 +71,9 @@ def refuses_connections(server):
 def orderly(server, *, warnings=0):
     """The log of a process that ended well."""
     log = server.log.read_text()
-    for word in ("ERROR", "Traceback", "Exception"):
+    for word in (ERROR, "Traceback", "Exception"):
         assert word not in log
-    assert log.count("WARNING") == warnings
+    assert log.count(WARNING) == warnings
     return log
 
 
@@ -191,7 +191,7 @@ def test_a_computation_that_hangs_ends_the_process(tmp_path):
         assert 3.9 < time.monotonic() - began < 6
         assert call.wait().answer[0] == 200
     log = server.log.read_text()
-    assert log.count("ERROR") == log.count(REASON) == 1
+    assert log.count(ERROR) == log.count(REASON) == 1
     assert "Traceback" not in log
 
 
