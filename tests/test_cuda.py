@@ -6,6 +6,7 @@ import torch
 from schemas.attention import AttentionRequest
 from service.analysis import analyse
 from service.attention.workers import Workers
+from service.engine.devices import gpu_memory
 from service.mechanisms import MECHANISMS
 from service.normalizers import NORMALIZERS
 from service.plan import plan
@@ -54,3 +55,10 @@ def compare(request: dict[str, object]) -> None:
         torch.testing.assert_close(
             there.rows[name], expected, rtol=1e-4, atol=1e-5, equal_nan=True, msg=name
         )
+
+
+def test_the_memory_of_a_gpu_in_use_is_told() -> None:
+    """What torch's allocator holds on a device is read, by device and state."""
+    kept = torch.ones(2**20, device="cuda:0")
+    memory = gpu_memory()
+    assert memory["cuda:0", "reserved"] >= memory["cuda:0", "allocated"] >= kept.nbytes
