@@ -42,6 +42,7 @@ demo: .venv/.dev
 # Writes docs/reference.md from the code's tables, and what the commands of docs/saturation.md print.
 docs: .venv/.dev
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.scorecard
 	$(BIN)/python -m docs.run
 
 # Writes constraints.txt anew from the ranges in pyproject.toml.

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from logging.config import dictConfig
 from typing import Any, Literal
 
 import orjson
@@ -38,22 +37,17 @@ def configure(level: str, form: Form) -> None:
     """
     as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
     wanted = logging.getLevelNamesMapping()[level.upper()]
-    dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {"line": {"()": JsonLines if as_json else TextLines}},
-            "handlers": {
-                "stderr": {
-                    "class": "logging.StreamHandler",
-                    "stream": "ext://sys.stderr",
-                    "formatter": "line",
-                }
-            },
-            "root": {"handlers": ["stderr"], "level": max(logging.WARNING, wanted)},
-            "loggers": {name: {"level": wanted, "propagate": True} for name in _OURS},
-        }
-    )
+    # By hand: dictConfig closes every handler there is, and with absl's handler standard error.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if as_json else TextLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(logging.WARNING, wanted))
+    for name in _OURS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(wanted)
+        logger.propagate = True
     logging.captureWarnings(capture=True)
 
 
