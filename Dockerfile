@@ -8,42 +8,54 @@
 # of several gigabytes: it runs on the CPU too, only larger. The cuda image takes that wheel on
 # purpose; NVIDIA's libraries come with it, so the host needs no more than the driver and the
 # NVIDIA container toolkit.
+#
+# BASE is any image with `python` and its module venv, of a version that pyproject.toml allows.
 
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG BASE=python:3.11-slim-bookworm
 
 # What the project depends on, without the project: layers are cached by content, so neither a
 # change of code nor one of, say, the lint rules installs torch again.
-FROM ${PYTHON_IMAGE} AS requirements
+FROM ${BASE} AS requirements
 WORKDIR /build
 COPY pyproject.toml ./
 RUN python -c "import pathlib, tomllib; \
 print(*tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']['dependencies'], sep='\n')" \
     > requirements.txt
 
-FROM ${PYTHON_IMAGE} AS build
-# Bytecode is compiled once, below, so that it does not depend on file times. A package may hold a
-# file for a newer Python (torch 2.13 does), which then stays uncompiled: hence `|| true` there.
-ENV PATH=/opt/venv/bin:$PATH \
+FROM ${BASE} AS build
+# pip has an environment of its own and installs into /opt/venv, so that no image carries it.
+ENV PATH=/opt/pip/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_NO_COMPILE=1 \
+    PIP_PYTHON=/opt/venv/bin/python \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-RUN python -m venv /opt/venv
+RUN python -m venv /opt/pip && python -m venv --without-pip /opt/venv
 COPY constraints.txt ./
 COPY --from=requirements /build/requirements.txt ./
 
+# Both end in the same way. torch's wheels carry C++ headers and the CPU's its tests too, 190 MB; of
+# the programs beside them `import torch` looks for one. Bytecode is compiled here, once, so that it
+# does not depend on file times. A package may hold a file for a newer Python (torch 2.13 does),
+# which then stays uncompiled: hence `|| true`.
 FROM build AS cpu-dependencies
 ARG TORCH_INDEX=""
 RUN if [ -n "$TORCH_INDEX" ]; then \
         pip install --no-deps --index-url "$TORCH_INDEX" "$(grep '^torch==' constraints.txt)"; \
     fi
 RUN pip install --constraint constraints.txt --requirement requirements.txt
-RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib || true
+RUN torch=$(echo /opt/venv/lib/python3*/site-packages/torch) \
+    && rm -rf "$torch/include" "$torch/test" \
+    && find "$torch/bin" -mindepth 1 ! -name torch_shm_manager -delete \
+    && { python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib || true; }
 
 FROM build AS cuda-dependencies
 RUN pip install --constraint constraints.txt --requirement requirements.txt
-RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib || true
+RUN torch=$(echo /opt/venv/lib/python3*/site-packages/torch) \
+    && rm -rf "$torch/include" "$torch/test" \
+    && find "$torch/bin" -mindepth 1 ! -name torch_shm_manager -delete \
+    && { python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib || true; }
 
 FROM build AS project
 COPY pyproject.toml README.md LICENSE ./
@@ -54,7 +66,7 @@ RUN pip install --no-deps --target /opt/app . \
 
 # What both images have in common. Nothing below /opt belongs to the user who runs it, and nothing
 # is written at run time: the root file system may be read-only.
-FROM ${PYTHON_IMAGE} AS runtime
+FROM ${BASE} AS runtime
 LABEL org.opencontainers.image.title="attention-analysis" \
       org.opencontainers.image.description="An HTTP service that runs attention and tells how saturated it is, and why." \
       org.opencontainers.image.licenses="Apache-2.0"

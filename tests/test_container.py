@@ -100,12 +100,12 @@ def test_an_unknown_compose_key_would_be_found(tmp_path):
 
 def test_the_base_image_is_pinned():
     """Every stage comes from one base, tagged with a Python that the project supports."""
-    default = re.search(r"^ARG PYTHON_IMAGE=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)[1]
+    default = re.search(r"^ARG BASE=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)[1]
     major, minor = re.fullmatch(r"python:(\d+)\.(\d+)(?:\.\d+)?-slim-[a-z]+", default).groups()
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert (int(major), int(minor)) >= tuple(map(int, needed.removeprefix(">=").split(".")))
     bases = {base for base, _ in stages().values()}
-    assert bases - set(stages()) == {"${PYTHON_IMAGE}"}
+    assert bases - set(stages()) == {"${BASE}"}
 
 
 def test_cpu_is_what_a_plain_build_gives():
@@ -281,9 +281,10 @@ def test_cpu_starts_by_default_and_gpu_reserves_a_device():
     given = services()
     assert "profiles" not in given["cpu"]
     assert given["cpu"]["build"]["target"] == "cpu"
-    assert given["cpu"]["build"]["args"] == {"TORCH_INDEX": "${TORCH_INDEX:-}"}
+    assert given["cpu"]["build"]["args"] == {"BASE": None, "TORCH_INDEX": "${TORCH_INDEX:-}"}
     assert given["gpu"]["profiles"] == ["gpu"]
     assert given["gpu"]["build"]["target"] == "cuda"
+    assert given["gpu"]["build"]["args"] == {"BASE": None}
     assert given["gpu"]["deploy"]["resources"]["reservations"]["devices"] == [
         {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     ]
