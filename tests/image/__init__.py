@@ -1,0 +1,1 @@
+"""Builds the image and runs it as docker-compose.yml would: `python -m tests.image`."""
