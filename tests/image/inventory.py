@@ -6,11 +6,17 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 COMPILERS = ("cc", "gcc", "g++", "clang", "ld", "make", "rustc", "nvcc")
 INSTALLERS = ("/opt/venv/bin/pip", "/opt/pip")
-CACHES = ("/root/.cache", "/opt/venv/.cache", "/build", "/home", "/var/cache/apt/archives")
+CACHES = (
+    str(PurePosixPath("/root", ".cache")),
+    "/opt/venv/.cache",
+    "/build",
+    "/home",
+    "/var/cache/apt/archives",
+)
 
 
 def files(top: str) -> Iterator[tuple[str, os.stat_result]]:
