@@ -1,6 +1,7 @@
 """JSON text to a document, stricter than the parser: no duplicate keys, bounded nesting."""
 
 import gc
+from itertools import chain
 
 import orjson
 
@@ -10,6 +11,7 @@ from service.settings import Settings
 
 ADVICE = "Send larger tensors as application/x-safetensors."
 _MOST_FIELDS = 64
+_NESTING = frozenset({dict, list})
 
 
 def parse(body: bytes | bytearray, settings: Settings, advice: str = ADVICE) -> dict[str, object]:
@@ -114,12 +116,12 @@ def _count_keys(document: dict[str, object], settings: Settings) -> int:
     while level:
         depth += 1
         within(settings, "max_json_depth", depth, "the nesting of the body")
-        inner: list[object] = []
-        for value in level:
-            if isinstance(value, dict):
-                keys += len(value)
-                inner += [v for v in value.values() if type(v) in (dict, list)]
-            elif isinstance(value, list) and not {dict, list}.isdisjoint(set(map(type, value))):
-                inner += [v for v in value if type(v) in (dict, list)]
-        level = inner
+        objects = [value for value in level if isinstance(value, dict)]
+        lists = [value for value in level if isinstance(value, list)]
+        keys += sum(map(len, objects))
+        held = chain.from_iterable(map(dict.values, objects))
+        level = [value for value in held if type(value) in _NESTING]
+        for items in lists:
+            if not _NESTING.isdisjoint(set(map(type, items))):
+                level += [value for value in items if type(value) in _NESTING]
     return keys
