@@ -14,6 +14,8 @@ from service.settings import Settings
 from service.wire.documents import parse, parse_request
 
 _HEADER_LIMIT = 4 * 2**20
+# Twice 256 groups with every name there is; 30,000 entries would take half a second to sort.
+_MOST_ENTRIES = 16_384
 # The answer repeats the name of a group for each of its heads.
 _LONGEST_NAME = 256
 DTYPES = {
@@ -61,6 +63,11 @@ def read_header(body: bytearray, settings: Settings) -> tuple[list[Entry], dict[
     except Malformed as error:
         raise Malformed(f"safetensors header: {error.detail}") from None
     metadata = _metadata(document.pop("__metadata__", {}))
+    if len(document) > _MOST_ENTRIES:
+        raise Malformed(
+            f"a safetensors file has at most {_MOST_ENTRIES:,} entries here; found "
+            f"{len(document):,}"
+        )
     entries = [_entry(name, fields, 8 + length, settings) for name, fields in document.items()]
     entries.sort(key=lambda entry: (entry.start, entry.stop))
     _refuse_holes(entries, 8 + length, len(body))
