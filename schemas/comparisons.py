@@ -2,16 +2,18 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from schemas.attention import Compute, ResolvedMask, ResolvedMechanism, Shape, Timing
 from schemas.diagnostics import Aggregate, Numerics, PerHead, Verdict
-from schemas.inputs import Inputs, SeededInputs
+from schemas.inputs import LogitInputs, SeededInputs, TensorInputs
 from schemas.masks import Mask
 from schemas.mechanisms import Mechanism, ScaledDotProduct
 from schemas.strict import Answer, Strict
 
 MOST_VARIANTS = 16
+ComparedInputs = Annotated[SeededInputs | TensorInputs | LogitInputs, Field(discriminator="kind")]
+"""Weights that are given as such cannot be made in several ways."""
 
 
 class Variant(Strict):
@@ -23,6 +25,15 @@ class Variant(Strict):
 
 class Target(Strict):
     """What every head is to reach, its rows pooled over the batch; exactly one of the two."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [name], "properties": {name: {"type": "number"}}}
+                for name in ("saturated_share_max", "normalized_entropy_min")
+            ]
+        }
+    )
 
     saturated_share_max: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="Share of rows with a max weight of at least 0.9."
@@ -42,7 +53,7 @@ class Target(Strict):
 class ComparisonRequest(Strict):
     """The first variant is the baseline: changes and recommendations refer to it."""
 
-    inputs: Inputs = SeededInputs()
+    inputs: ComparedInputs = SeededInputs()
     mask: Mask = Mask()
     variants: (
         Annotated[list[Variant], Field(min_length=1, max_length=MOST_VARIANTS, fail_fast=True)]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from schemas.strict import Strict
 from schemas.tensors import LogitTensor, NumberTensor
@@ -17,6 +17,9 @@ class SeededInputs(Strict):
     (batch, heads, query_length, d_q), key (batch, kv_heads, key_length, d_k) and value
     (batch, kv_heads, key_length, d_v), in that order. For multi_head, (batch, length, model_dim).
     """
+
+    # The default is for an absent `inputs`; given ones name their kind.
+    model_config = ConfigDict(json_schema_extra={"required": ["kind"]})
 
     kind: Literal["seeded"] = "seeded"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

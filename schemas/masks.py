@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.strict import Strict
-from schemas.tensors import BooleanTensor, IntegerVector, LogitTensor
+from schemas.tensors import BooleanTensor, Lengths, LogitTensor, Position
 
 
 class Window(Strict):
@@ -25,13 +25,13 @@ class Mask(Strict):
         "key_lengths[b] - query length, or key length - query length without key_lengths, so that "
         "the last query stands at its item's last real key.",
     )
-    offset: IntegerVector | None = Field(
+    offset: Position | None = Field(
         None,
         description="Position of query 0 among the keys: one integer, or one per batch item "
         "(the past length, with a key/value cache). May be negative.",
     )
     window: Window | None = None
-    key_lengths: IntegerVector | None = Field(
+    key_lengths: Lengths | None = Field(
         None, description="Keys at or past this are forbidden: one integer per batch item."
     )
     allowed: BooleanTensor | None = Field(

@@ -63,15 +63,19 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def request_body(
-    model: str, examples: dict[str, dict[str, Any]], *, binary: str | None = None
+    model: str,
+    examples: dict[str, dict[str, Any]],
+    *,
+    binary: str | None = None,
+    required: bool = False,
 ) -> dict[str, Any]:
-    """The body of a route that reads it raw, with named examples."""
+    """The body of a route that reads it raw, with named examples; absent = `{}`."""
     content: dict[str, Any] = {
         JSON: {"schema": {"$ref": _REF.format(model=model)}, "examples": examples}
     }
     if binary is not None:
         content[binary] = BINARY
-    return {"requestBody": {"required": False, "content": content}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def install(app: FastAPI, settings: Settings) -> None:

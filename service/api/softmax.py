@@ -31,7 +31,9 @@ OFFERED = (JSON, SAFETENSORS)
     summary="Softmax under the lens",
     response_class=Response,
     response_model=None,
-    openapi_extra=request_body("SoftmaxRequest", examples.SOFTMAX, binary=SAFETENSORS),
+    openapi_extra=request_body(
+        "SoftmaxRequest", examples.SOFTMAX, binary=SAFETENSORS, required=True
+    ),
     responses={
         200: {
             "model": SoftmaxAnswer,

@@ -58,11 +58,6 @@ def prepare_comparison(
     Raises:
         ShapeMismatch, DtypeMismatch, Invalid: inputs and variants that do not fit together.
     """
-    if request.inputs.kind == "weights":
-        raise Invalid(
-            "a comparison needs scores or logits to weigh in several ways; found weights",
-            pointer="/inputs/kind",
-        )
     include = [*_INCLUDE, "row_diagnostics"] if tensors else [*_INCLUDE]
     variants = request.variants or _default_variants(request)
     numbered = enumerate(variants)

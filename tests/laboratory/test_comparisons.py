@@ -276,7 +276,7 @@ FAULTS = {
     "weights": (
         {"inputs": {"kind": "weights", "weights": [[1]]}},
         "/inputs/kind",
-        "found weights",
+        "expected one of seeded, tensors, logits",
     ),
     "query": ({"query": [[1]]}, "/query", "Tensors go into inputs"),
     "input's field": ({"inputs": {"kind": "seeded", "sed": 1}}, "/inputs/sed", "known are kind"),
