@@ -11,7 +11,13 @@ from service.limits import within
 from service.settings import Settings
 from service.wire.calls import Call, Request
 from service.wire.nested import from_bytes
-from service.wire.safetensors_header import DTYPES, Entry, parse_embedded, read_header
+from service.wire.safetensors_header import (
+    DTYPES,
+    Entry,
+    parse_embedded,
+    read_header,
+    told_dtype,
+)
 from service.wire.torch_names import OWN_NAMES, TORCH_NAMES, translated
 from service.wire.validation import blaming, pointer, validate
 
@@ -245,8 +251,8 @@ def _with_parameters(mechanism: object, weights: dict[str, Tensor]) -> dict[str,
 def _tensor(entry: Entry, body: bytearray) -> Tensor:
     if entry.dtype not in DTYPES:
         raise Invalid(
-            f"entry {_printable(entry.name)} has dtype {_printable(entry.dtype)[:16]}; accepted "
-            f"are {', '.join(DTYPES)}",
+            f"entry {_printable(entry.name)} has {told_dtype(entry.dtype)}; accepted are "
+            f"{', '.join(DTYPES)}",
             pointer=pointer((entry.name,)),
         )
     try:

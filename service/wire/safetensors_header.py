@@ -29,6 +29,10 @@ DTYPES = {
 }
 
 
+_OTHERS = ("U8", "I8", "U16", "I16", "U32", "U64", "C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3",
+           "F8_E5M2", "F8_E8M0")  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """Where a tensor lies in the body; `dtype` as safetensors names it."""
@@ -96,10 +100,15 @@ def _entry(name: str, fields: object, data_start: int, settings: Settings) -> En
     size = DTYPES.get(dtype, ("", 0))[1]
     if stop < start or (size and stop - start != elements * size):
         raise Malformed(
-            f"a safetensors entry of dtype {dtype[:8]} and shape {shape} cannot span "
+            f"a safetensors entry of {told_dtype(dtype)} and shape {shape} cannot span "
             f"{stop - start:,} bytes"
         )
     return Entry(name, dtype, tuple(shape), data_start + start, data_start + stop)
+
+
+def told_dtype(dtype: str) -> str:
+    """By its name, where that is one of the format's and not just any text of the caller's."""
+    return f"dtype {dtype}" if dtype in (*DTYPES, *_OTHERS) else "an unknown dtype"
 
 
 def _naturals(given: object, count: int | None = None) -> bool:
