@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from schemas.attention import AttentionRequest
 from service import estimate as module
@@ -23,6 +22,7 @@ from service.runtime import Runtime
 from service.settings import Settings
 from tests.builders import normal
 from tests.files import EXAMPLE, file_of
+from tests.memory import peak_of
 
 SETTINGS = Settings(max_peak_bytes=2**40, max_answer_bytes=2**40)
 ROOT = Path(__file__).parents[1]
@@ -67,19 +67,18 @@ def peak_bytes(job):
 
 def measured(job):
     """The most that is held at a time, and the analyses."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        analyses = run(job, RUNTIME)
-        tracemalloc.start()
-        write(job, analyses, COMMON)
-        written = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    assert most > 0
+    most, held, (analyses, written) = peak_of(lambda: _answered(job))
     return max(most, held + written), analyses
+
+
+def _answered(job):
+    """The analyses, and the most bytes that writing them took."""
+    analyses = run(job, RUNTIME)
+    tracemalloc.start()
+    write(job, analyses, COMMON)
+    written = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return analyses, written
 
 
 def random_request(seed):

@@ -7,7 +7,6 @@ import json
 import orjson
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from schemas.comparisons import ComparisonRequest
 from schemas.softmax import SoftmaxRequest
@@ -23,6 +22,7 @@ from service.runtime import Runtime
 from service.wire import json_answer, safetensors_answer
 from service.wire.answers import Answer
 from tests.builders import CPU, normal
+from tests.memory import peak_of
 
 RUNTIME = Runtime(CPU, Workers(1))
 
@@ -33,26 +33,13 @@ def little_slack(monkeypatch):
     monkeypatch.setattr(module, "_FIXED_BYTES", 2**17)
 
 
-def peak_of(work):
-    """The most that torch holds at a time, and what the work gave."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        found = work()
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    assert most > 0
-    return most, found
-
-
 @pytest.mark.parametrize("jacobian", [False, True])
 @pytest.mark.parametrize("shape", [(7,), (3, 256), (2, 3, 20, 100), (4000, 11)], ids=str)
 def test_softmax(shape, jacobian):
     """Matrices of each row are the largest part by far."""
     request = SoftmaxRequest(logits=normal(*shape), jacobian=jacobian)
     job = prepare_softmax(request, threads=1, json=True)
-    most, part = peak_of(lambda: run_softmax(job, RUNTIME))
+    most, _, part = peak_of(lambda: run_softmax(job, RUNTIME))
     assert most <= job.estimate.working_bytes
     assert len(json_answer.encode(Answer([part], {}), "nested")) <= job.estimate.answer_bytes
 
@@ -69,7 +56,7 @@ SWEEPS = [
 def test_sweeps(document):
     """The largest point on one thread."""
     sweep = prepare_sweep(SweepRequest(**{**document, "repeats": 2}), threads=1)
-    most, rows = peak_of(lambda: [run_point(point, RUNTIME) for point in sweep.points])
+    most, _, rows = peak_of(lambda: [run_point(point, RUNTIME) for point in sweep.points])
     # Tables of the theory are kept between requests: 8 KiB for each of 1024 σ.
     assert most <= sweep.estimate.working_bytes + 2**23
     assert len(orjson.dumps(rows)) <= sweep.estimate.answer_bytes
@@ -118,7 +105,7 @@ COMPARISONS = {
 def test_comparisons(document):
     """All variants, and the search."""
     comparison = prepare_comparison(ComparisonRequest(**document), threads=1)
-    most, found = peak_of(lambda: run_comparison(None, comparison, RUNTIME))
+    most, _, found = peak_of(lambda: run_comparison(None, comparison, RUNTIME))
     assert most <= comparison.estimate.working_bytes
     assert (
         len(json_answer.encode_documents(Answer([found], {}))) <= comparison.estimate.answer_bytes
@@ -130,7 +117,7 @@ def test_comparisons_with_their_tensors():
     document = {"inputs": {**INPUTS, "query_length": 3000, "key_length": 3, "d_k": 2}}
     request = ComparisonRequest(**document)
     comparison = prepare_comparison(request, threads=1, tensors=True)
-    most, found = peak_of(lambda: run_comparison(None, comparison, RUNTIME))
+    most, _, found = peak_of(lambda: run_comparison(None, comparison, RUNTIME))
     assert most <= comparison.estimate.working_bytes
     written = bytes(safetensors_answer.encode(Answer([found], {})))
     assert len(written) <= comparison.estimate.answer_bytes
