@@ -14,6 +14,7 @@ from schemas.softmax import SoftmaxRequest
 from schemas.sweeps import SweepLine, SweepRequest
 from service.api.api_key import needs_key
 from service.api.problems import MEDIA_TYPE
+from service.api.request_id import HEADER as REQUEST_ID
 from service.encodings import JSON
 from service.settings import Settings
 
@@ -33,6 +34,16 @@ _KEY = {
     "type": "http",
     "scheme": "bearer",
     "description": "The key that whoever runs this service has given you.",
+}
+_REQUEST_ID = {
+    "description": "The caller's, where it was sent and is sane; else one made here.",
+    "required": True,
+    "schema": {"type": "string", "pattern": r"^[A-Za-z0-9._\-]{1,128}$"},
+}
+_RETRY_AFTER = {
+    "description": "Seconds to wait before the next try.",
+    "required": True,
+    "schema": {"type": "integer", "minimum": 1},
 }
 _MEANINGS = {
     400: "The body cannot be read as its encoding.",
@@ -97,6 +108,7 @@ def install(app: FastAPI, settings: Settings) -> None:
             if settings.api_key is not None:
                 components["securitySchemes"] = {_SCHEME: _KEY}
                 _lock(document["paths"], settings)
+            _head(document)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -110,6 +122,16 @@ def _lock(paths: dict[str, dict[str, Any]], settings: Settings) -> None:
             for operation in operations.values():
                 operation["security"] = [{_SCHEME: []}]
                 operation["responses"] |= {str(s): r for s, r in problems(401).items()}
+
+
+def _head(document: dict[str, Any]) -> None:
+    """The headers of every answer, and those of answers that ask to come again."""
+    operations = (operation for item in document["paths"].values() for operation in item.values())
+    for operation in operations:
+        for status, response in operation["responses"].items():
+            again = {"Retry-After": _RETRY_AFTER} if status in ("429", "503") else {}
+            given = response.get("headers", {})
+            response["headers"] = {**given, REQUEST_ID: _REQUEST_ID, **again}
 
 
 def _components() -> dict[str, Any]:

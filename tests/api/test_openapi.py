@@ -104,6 +104,14 @@ def test_every_operation_declares_its_errors(document, operations):
     assert not {"HTTPValidationError", "ValidationError"} & set(names)
 
 
+def test_every_answer_declares_its_headers(document, operations):
+    """The request id on each, and when to come again on those that ask for it."""
+    for method, path, operation in operations:
+        for status, response in operation["responses"].items():
+            again = {"Retry-After"} if status in ("429", "503") else set()
+            assert response["headers"].keys() == {"X-Request-ID", *again}, f"{method} {path}"
+
+
 def test_every_success_has_a_schema(document, operations):
     """What an operation answers is described by a model of its own."""
     for method, path, operation in operations:
@@ -266,6 +274,15 @@ async def test_every_example_runs_as_it_stands(client, document, path, name):
         {"compute": {"device": "tpu"}},
         {"inputs": {"kind": "tensors"}},
         {"inputs": {"kind": "tensors", "query": "text"}},
+        {"inputs": {"kind": "tensors", "query": [[True]]}},
+        {"inputs": {"kind": "tensors", "query": [[None]]}},
+        {"inputs": {"kind": "tensors", "query": [[1e39]]}},
+        {"inputs": {"kind": "tensors", "query": {"shape": [-1], "data": []}}},
+        {"inputs": {"kind": "tensors", "query": {"shape": [1], "dtype": "bool", "data": [1]}}},
+        {"inputs": {"query_length": 3}},
+        {"mask": {"allowed": [[1, 0]]}},
+        {"mask": {"key_lengths": [[1]]}},
+        {"mask": {"causal": "upper_left", "offset": 1.5}},
         {"mask": {"window": {"left": -1}}},
     ],
 )
@@ -273,6 +290,29 @@ def test_the_documented_request_refuses_what_the_service_refuses(document, reque
     """The schema of the request is as strict as the service where a schema can be."""
     schema = content_of(document["paths"]["/v1/attention"]["post"])["schema"]
     assert not validator(document, schema).is_valid(request_body)
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [
+        {"target": {}},
+        {"target": {"saturated_share_max": 0.1, "normalized_entropy_min": 0.5}},
+        {"inputs": {"kind": "weights", "weights": [[1]]}},
+    ],
+)
+def test_the_documented_comparison_refuses_what_the_service_refuses(document, request_body):
+    """A target has one figure, and weights that are given as such are not compared."""
+    schema = content_of(document["paths"]["/v1/comparisons"]["post"])["schema"]
+    assert validator(document, schema).is_valid({"target": {"saturated_share_max": 0.1}})
+    assert not validator(document, schema).is_valid(request_body)
+
+
+def test_a_body_is_required_where_something_in_it_is(document):
+    """Everything has a default, save the logits of softmax."""
+    required = {
+        path for path in BY_PATH if document["paths"][path]["post"]["requestBody"]["required"]
+    }
+    assert required == {"/v1/softmax"}
 
 
 @pytest.mark.parametrize(
