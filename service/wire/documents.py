@@ -11,6 +11,8 @@ from service.settings import Settings
 
 ADVICE = "Send larger tensors as application/x-safetensors."
 _MOST_FIELDS = 64
+_UNTRUE = ": surrogates not allowed"
+"""The parser says it of every byte that is no UTF-8."""
 _NESTING = frozenset({dict, list})
 
 
@@ -26,9 +28,10 @@ def parse(body: bytes | bytearray, settings: Settings, advice: str = ADVICE) -> 
     try:
         document = _loads(body)
     except orjson.JSONDecodeError as error:
+        said = error.msg.removesuffix(_UNTRUE)
         raise Malformed(
-            f"the body is not JSON: {error.msg.split(':')[0]} at line {error.lineno}, column "
-            f"{error.colno}{_hint(body)}"
+            f"the body is not JSON: {said} at line {error.lineno}, column {error.colno}"
+            f"{_hint(body)}"
         ) from None
     if not isinstance(document, dict):
         raise Malformed(f"expected a JSON object; found {_kind(document)}")

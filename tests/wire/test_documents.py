@@ -48,6 +48,20 @@ def test_what_is_not_json_is_malformed(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'{"a" 1}', "the body is not JSON: unexpected character, expected ':' after key at line"),
+        (b'{"a":"\xff"}', "the body is not JSON: str is not valid UTF-8 at line"),
+    ],
+)
+def test_the_parsers_words_are_told_where_they_are_true(text, said):
+    """A missing colon is named; bytes that are no UTF-8 are not taken for surrogates."""
+    with pytest.raises(Malformed) as error:
+        parse(text, SETTINGS)
+    assert said in error.value.detail
+
+
+@pytest.mark.parametrize(
     "literal",
     ["NaN", "-NaN", "nan", "Infinity", "-Infinity", "inf", "1e999", "-1e999", "1e309", "2e308"],
 )
