@@ -171,7 +171,7 @@ AROUND = {
     "a noise of 0": ({"include": [{"name": "perturbation", "relative_noise": 0}]}, INVALID),
     "no such device": ({"compute": {"device": CANARY}}, INVALID),
     "a device that is not here": ({"compute": {"device": "cuda:99"}}, "unavailable-device"),
-    "no such dtype": ({"compute": {"dtype": "int8"}}, INVALID),
+    "no such compute dtype": ({"compute": {"dtype": "int8"}}, INVALID),
     "no such format": ({"tensor_format": CANARY}, INVALID),
     "fields of a tensor at the top": ({"query": [[1]]}, INVALID),
 }
@@ -214,7 +214,8 @@ COMPARED = {
         {"variants": [{"label": "a", "mechanism": {"kind": CANARY}}]}, INVALID),
 }  # fmt: skip
 ALSO = ["no such mechanism", "ragged", "heads that do not divide", "labels too few", "33 includes"]
-ALL = {**UNIONS, **EXTENTS, **TENSORS, **MASKS, **AROUND}
+ALL = UNIONS | EXTENTS | TENSORS | MASKS | AROUND
+assert len(ALL) == sum(map(len, (UNIONS, EXTENTS, TENSORS, MASKS, AROUND)))
 ROWS: list[Row] = [
     *(row(name, content, slug) for name, (content, slug) in ALL.items()),
     *(row(name, *ALL[name], path=ESTIMATE) for name in ALSO),
