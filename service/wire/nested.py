@@ -61,7 +61,10 @@ def reader(settings: Settings) -> TensorReader:
         if role == "integer" and type(value) is int:
             return _build([value], (), "int64")
         if role == "integer" and type(value) is float:
-            raise _error("tensor_element", "expected an integer that fits into 64 bits")
+            # The parser makes floats of integers that are too long.
+            if abs(value) >= 2**63:
+                raise _error("tensor_element", "expected an integer that fits into 64 bits")
+            raise _error("tensor_element", "expected an integer; found a number with a fraction")
         raise _error(
             "tensor_type",
             "expected a nested list of {words}, or an object with shape and data",
