@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, RootModel
 
 from schemas.strict import Answer, Strict
-from schemas.tensors import NestedList
 
 Natural = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -19,7 +18,9 @@ def _scalar(value: object) -> object:
 
 Scalar = Annotated[Any, PlainValidator(_scalar, json_schema_input_type=bool | int | float | str)]
 Parameters = Annotated[dict[str, Scalar], Field(max_length=64)]
-TensorData = Annotated[Any, PlainValidator(lambda value: value, json_schema_input_type=NestedList)]
+_Row = list[float | bool | None]
+_Data = _Row | list[_Row] | list[list[_Row]] | list[list[list[_Row]]]
+TensorData = Annotated[Any, PlainValidator(lambda value: value, json_schema_input_type=_Data)]
 
 
 class InferInput(Strict):
