@@ -100,7 +100,8 @@ class Tally:
         parts = [Tally(self.rows, *own, {}) for own in zip(visible, counts, strict=True)]
         for name, tensor in self.tensors.items():
             for part, own in zip(parts, tensor.split_with_sizes(sizes), strict=True):
-                part.tensors[name] = own
+                # A view would keep everybody's for as long as one of them is sent.
+                part.tensors[name] = own.clone()
         for name, figure in self.figures.items():
             for part, own in zip(parts, figure.split_with_sizes(sizes), strict=True):
                 part.figures[name] = own

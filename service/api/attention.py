@@ -10,7 +10,7 @@ from schemas.estimates import EstimateAnswer
 from service import gallery
 from service.api import examples
 from service.api.answering import answered
-from service.api.computing import computed, series_of
+from service.api.computing import computed
 from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.mechanism_pages import described_attention
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
@@ -79,14 +79,14 @@ async def analyse_attention(
     accept = answer_encoding(http.headers, OFFERED)
     view = view_of(http, accept, gallery.View(batch, head, theme, accept))
     given = await received(http, request=request)
-    job = await state.engine.code(lambda: _admitted(given, state, accept, request, view))
+    series = given.series
+    job = await series.code(lambda: _admitted(given, state, accept, request, view))
     given.stay.hold(job.estimate.peak_bytes + drawing_bytes(view))
-    series = series_of(state, given)
     device, timed = await computed(http, job, series)
     if view is not None:
         return await drawn(http, view, lambda: gallery.attention(timed.result, view), series)
     said = common(http, device, timed)
-    content = await state.engine.code(lambda: write(job, timed.result, said))
+    content = await series.code(lambda: write(job, timed.result, said))
     return answered(http, content, job.accept)
 
 
@@ -129,7 +129,7 @@ def _prepared(
     openapi_extra=request_body("AttentionRequest", examples.ESTIMATES, binary=SAFETENSORS),
     responses={
         200: {"model": EstimateAnswer, "description": "Upper bounds, and the limits in force."},
-        **problems(400, 406, 408, 413, 415, 422, 429, 500, 503),
+        **problems(400, 406, 408, 413, 415, 422, 429, 500, 503, 504),
     },
 )
 async def estimate_attention(
@@ -148,7 +148,7 @@ async def estimate_attention(
     refuse_unknown_parameters(http, {"request", "accept"})
     answer_encoding(http.headers, (JSON,))
     given = await received(http, request=request)
-    job = await state.engine.code(lambda: _prepared(given, state, accept, request))
+    job = await given.series.code(lambda: _prepared(given, state, accept, request))
     return Response(orjson.dumps(_estimated(job, state.settings)), media_type=JSON)
 
 

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from service.engine.admission import Stay
 from service.errors import BodyTimeout, Malformed
 from service.limits import within
 from service.settings import Settings
 from service.wire.documents import ADVICE
+
+_STEP_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,49 +48,38 @@ def byte_count(request: Request, header: str) -> int | None:
     return int(text)
 
 
-def _declared(request: Request) -> int:
-    return byte_count(request, "Content-Length") or 0
-
-
-def reserved_bytes(request: Request, bound: Bound, settings: Settings) -> int:
-    """What to hold for the body: as much as is declared, or as it may have where it is chunked.
+async def read_body(request: Request, bound: Bound, settings: Settings, stay: Stay) -> bytearray:
+    """Read the whole body; what has come of it is held.
 
     Raises:
-        LimitExceeded: it declares more bytes than it may have.
-    """
-    declared = _declared(request)
-    bound.check(declared, settings)
-    chunked = "transfer-encoding" in request.headers
-    return int(getattr(settings, bound.field)) if chunked else declared
-
-
-async def read_body(request: Request, bound: Bound, settings: Settings) -> bytearray:
-    """Read the whole body.
-
-    Raises:
-        LimitExceeded: more bytes than it may have.
+        LimitExceeded: more bytes than it may have; refused unread where it declares them.
+        Busy: no place for it; refused unread where what it declares does not fit.
         BodyTimeout: it did not arrive in time.
     """
+    declared = byte_count(request, "Content-Length") or 0
+    bound.check(declared, settings)
+    stay.refuse_unless_place()
+    stay.refuse_unless_fits(declared)
     try:
         async with asyncio.timeout(settings.body_timeout_s):
-            return await _receive(request, _declared(request), bound, settings)
+            body = await _receive(request, bound, settings, stay)
     except TimeoutError:
         raise BodyTimeout(
             f"the body did not arrive within {settings.body_timeout_s:g} s "
             f"(setting {settings.name_of('body_timeout_s')})"
         ) from None
+    stay.keep(len(body))
+    return body
 
 
-async def _receive(request: Request, declared: int, bound: Bound, settings: Settings) -> bytearray:
-    body, filled = bytearray(declared), 0
+async def _receive(request: Request, bound: Bound, settings: Settings, stay: Stay) -> bytearray:
+    # It grows with what comes: a buffer of the declared length is written once to be zero, 128 MiB
+    # on the event loop for a request that sends nothing else.
+    body = bytearray()
     async for chunk in request.stream():
-        end = filled + len(chunk)
-        if end > len(body):
-            bound.check(end, settings)
-            del body[filled:]
-            body += chunk
-        else:
-            body[filled:end] = chunk
-        filled = end
-    del body[filled:]
+        end = len(body) + len(chunk)
+        bound.check(end, settings)
+        if end > stay.bytes_held:
+            stay.hold(max(_STEP_BYTES, end - stay.bytes_held))
+        body += chunk
     return body

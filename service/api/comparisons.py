@@ -12,7 +12,7 @@ from service import gallery
 from service.api import examples
 from service.api.answering import answered
 from service.api.attention import RequestParameter
-from service.api.computing import counted_as, series_of
+from service.api.computing import counted_as
 from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
 from service.api.observing import note_timing
@@ -87,15 +87,15 @@ async def compare_attention(
     accept = answer_encoding(http.headers, OFFERED)
     view = view_of(http, accept, gallery.View(batch, head, theme, accept))
     given = await received(http, request=request)
-    job = await state.engine.code(lambda: _prepare(given, request, state, accept, view))
+    series = given.series
+    job = await series.code(lambda: _prepare(given, request, state, accept, view))
     given.stay.hold(job.estimate.peak_bytes + drawing_bytes(view))
-    series = series_of(state, given)
     parts, said = await _compared(http, job, series)
     if view is not None:
         draw = partial(gallery.comparison, parts[0].document, view)
         return await drawn(http, view, draw, series)
     answer = Answer(parts, {"omitted": list(job.call.ignored), **said})
-    content = await state.engine.code(lambda: _written(answer, accept))
+    content = await series.code(lambda: _written(answer, accept))
     return answered(http, content, accept)
 
 

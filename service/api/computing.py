@@ -6,8 +6,7 @@ import torch
 from fastapi import Request
 
 from service.api.observing import note_timing
-from service.api.receiving import Received, unless_gone
-from service.api.state import State
+from service.api.receiving import unless_gone
 from service.engine.computer import Timed
 from service.engine.devices import resolve
 from service.engine.engine import Series
@@ -25,11 +24,6 @@ def counted_as(plans: Iterable[Plan]) -> str:
     """Which of them these plans are."""
     names = {plan.mechanism.description.name if plan.scored else GIVEN for plan in plans}
     return names.pop() if len(names) == 1 else SEVERAL
-
-
-def series_of(state: State, given: Received) -> Series:
-    """The computations of a request, with its deadline."""
-    return state.engine.series(given.stay, timeout_s=given.timeout_s)
 
 
 async def computed(http: Request, job: Job, series: Series) -> tuple[torch.device, Timed[Analyses]]:

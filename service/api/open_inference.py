@@ -14,7 +14,7 @@ from schemas.open_inference import (
     ServerReady,
 )
 from service.api import examples
-from service.api.bodies import JSON_BODY, read_body, reserved_bytes
+from service.api.bodies import JSON_BODY, read_body
 from service.api.codings import refuse_content_coding
 from service.api.documentation import problems, request_body
 from service.api.open_inference_models import TAG, refuse_unless_ready
@@ -60,11 +60,13 @@ async def oip_index(http: Request) -> RepositoryIndex:
     """Every mechanism is a model. The body may be empty."""
     state = state_of(http)
     refuse_content_coding(http.headers)
-    stay_of(http).hold(reserved_bytes(http, JSON_BODY, state.settings))
-    body = await read_body(http, JSON_BODY, state.settings)
+    stay = stay_of(http)
+    body = await read_body(http, JSON_BODY, state.settings, stay)
     asked = IndexRequest()
     if body:
-        asked = await state.engine.code(lambda: _index_request(body, state.settings))
+        stay.take_place()
+        series = state.engine.series(stay)
+        asked = await series.code(lambda: _index_request(body, state.settings))
     reason = state.engine.unready_reason()
     if asked.ready and reason is not None:
         return RepositoryIndex([])

@@ -73,12 +73,12 @@ async def oip_infer(
     with _counted(state, model, clock):
         given = await received_inference(http, state)
         clock.lap()
-        inference, job = await state.engine.code(lambda: _admitted(given, model, state))
+        inference, job = await given.series.code(lambda: _admitted(given, model, state))
         clock.lap("compute_input")
         given.stay.hold(job.estimate.peak_bytes)
         analysis = await _computed(http, state, given, inference, job, clock)
         coding = answer_coding(http.headers)
-        written = await state.engine.code(lambda: _written(inference, analysis, coding))
+        written = await given.series.code(lambda: _written(inference, analysis, coding))
         clock.lap("compute_output")
     return _answered(http, written, coding)
 

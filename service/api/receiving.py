@@ -9,7 +9,7 @@ import torch
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from service.api.bodies import FILE_BODY, JSON_BODY, read_body, reserved_bytes
+from service.api.bodies import FILE_BODY, JSON_BODY, read_body
 from service.api.codings import refuse_content_coding
 from service.api.negotiation import asked_timeout_s, body_encoding
 from service.api.request_id import request_id
@@ -18,6 +18,7 @@ from service.api.stays import stay_of
 from service.encodings import JSON, SAFETENSORS
 from service.engine.admission import Stay
 from service.engine.computer import Timed
+from service.engine.engine import Series
 from service.errors import Invalid
 
 Result = TypeVar("Result")
@@ -26,15 +27,12 @@ _BOUNDS = {JSON: JSON_BODY, SAFETENSORS: FILE_BODY}
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A body as it came, its encoding, and what the request holds from then on.
-
-    `timeout_s` is how long the caller waits, from the arrival of its request.
-    """
+    """A body as it came, its encoding, what the request holds, and what is to be done for it."""
 
     body: bytearray
     encoding: str
     stay: Stay
-    timeout_s: float | None
+    series: Series
 
 
 async def received(http: Request, *, binary: bool = True, request: str | None = None) -> Received:
@@ -54,14 +52,9 @@ async def received(http: Request, *, binary: bool = True, request: str | None = 
             pointer="/request",
         )
     refuse_content_coding(http.headers)
-    bound = _BOUNDS[encoding]
-    reserved = reserved_bytes(http, bound, state.settings)
-    state.engine.admission.refuse_if_full()
-    stay.hold(reserved)
-    body = await read_body(http, bound, state.settings)
-    stay.keep(len(body))
+    body = await read_body(http, _BOUNDS[encoding], state.settings, stay)
     stay.take_place()
-    return Received(body, encoding, stay, timeout_s)
+    return Received(body, encoding, stay, state.engine.series(stay, timeout_s=timeout_s))
 
 
 async def unless_gone(http: Request, work: Awaitable[Result]) -> Result:

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from service.api.bodies import Bound, byte_count, read_body, reserved_bytes
+from service.api.bodies import Bound, byte_count, read_body
 from service.api.codings import body_coding
 from service.api.negotiation import asked_timeout_s
 from service.api.state import State
 from service.api.stays import stay_of
 from service.engine.admission import Stay
-from service.wire.compression import inflate, most_inflated
+from service.engine.engine import Series
+from service.settings import Settings
+from service.wire.compression import Coding, inflate, most_inflated
 from service.wire.open_inference_call import ADVICE
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -22,12 +24,13 @@ _BYTES = Bound("max_body_bytes", "Send fewer at a time, or raise the setting.")
 class ReceivedInference:
     """A body as it was before compression, the bytes of JSON it begins with, and what is held.
 
-    `timeout_s` is how long the header says that the caller waits.
+    `timeout_s` is how long the header says that the caller waits; `series` ends with it.
     """
 
     body: bytearray
     header_length: int | None
     stay: Stay
+    series: Series
     timeout_s: float | None
 
 
@@ -40,23 +43,28 @@ async def received_inference(http: Request, state: State) -> ReceivedInference:
     """
     stay, timeout_s = stay_of(http), asked_timeout_s(http.headers)
     header_length = byte_count(http, HEADER_LENGTH)
-    body = await _body(http, state, stay, only_json=header_length is None)
-    stay.keep(len(body))
-    return ReceivedInference(body, header_length, stay, timeout_s)
-
-
-async def _body(http: Request, state: State, stay: Stay, *, only_json: bool) -> bytearray:
-    settings, coding = state.settings, body_coding(http.headers)
+    only_json, coding = header_length is None, body_coding(http.headers)
     bound = _JSON if only_json and coding is None else _BYTES
-    reserved = reserved_bytes(http, bound, settings)
-    state.engine.admission.refuse_if_full()
-    stay.hold(reserved)
-    body = await read_body(http, bound, settings)
-    stay.keep(len(body))
+    body = await read_body(http, bound, state.settings, stay)
     stay.take_place()
-    if coding is None:
-        return body
+    series = state.engine.series(stay, timeout_s=timeout_s)
+    if coding is not None:
+        body = await _inflated(body, coding, state.settings, stay, series, only_json=only_json)
+    return ReceivedInference(body, header_length, stay, series, timeout_s)
+
+
+async def _inflated(
+    body: bytearray,
+    coding: Coding,
+    settings: Settings,
+    stay: Stay,
+    series: Series,
+    *,
+    only_json: bool,
+) -> bytearray:
     decoded = _JSON.field if only_json else "max_decoded_bytes"
     allowed, setting = getattr(settings, decoded), settings.name_of(decoded)
     stay.hold(most_inflated(len(body), allowed))
-    return await state.engine.code(lambda: inflate(body, coding, allowed=allowed, setting=setting))
+    whole = await series.code(lambda: inflate(body, coding, allowed=allowed, setting=setting))
+    stay.keep(len(whole))
+    return whole

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from schemas.softmax import SoftmaxAnswer, SoftmaxRequest
 from service.api import examples
 from service.api.answering import answered
-from service.api.computing import GIVEN, series_of
+from service.api.computing import GIVEN
 from service.api.documentation import BINARY, problems, request_body
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
 from service.api.observing import note_timing
@@ -58,13 +58,14 @@ async def analyse_softmax(
     refuse_unknown_parameters(http, {"request"})
     accept = answer_encoding(http.headers, OFFERED)
     given = await received(http, request=request)
-    job = await state.engine.code(lambda: _prepare(given, accept, request, state))
+    series = given.series
+    job = await series.code(lambda: _prepare(given, accept, request, state))
     given.stay.hold(job.estimate.peak_bytes)
     work = Work.alone(lambda runtime: run_softmax(job, runtime), GIVEN)
-    timed = await unless_gone(http, series_of(state, given).compute(work))
+    timed = await unless_gone(http, series.compute(work))
     note_timing(http.scope, timed)
     answer = Answer([timed.result], common(http, resolve("auto"), timed))
-    content = await state.engine.code(lambda: _written(answer, job, accept))
+    content = await series.code(lambda: _written(answer, job, accept))
     return answered(http, content, accept)
 
 

@@ -16,7 +16,6 @@ from schemas.sweeps import SweepAnswer, SweepRequest
 from service import gallery
 from service.api import examples
 from service.api.answering import answered
-from service.api.computing import series_of
 from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
 from service.api.observing import note_timing
@@ -87,9 +86,9 @@ async def sweep_attention(http: Request, theme: Theme = None) -> Response:
     accept = answer_encoding(http.headers, OFFERED)
     view = view_of(http, accept, gallery.View(None, None, theme, accept))
     given = await received(http, binary=False)
-    sweep = await state.engine.code(lambda: _prepare(given, state, view))
+    sweep = await given.series.code(lambda: _prepare(given, state, view))
     given.stay.hold(sweep.estimate.peak_bytes + drawing_bytes(view))
-    running = _Running(http, state, sweep, series_of(state, given))
+    running = _Running(http, state, sweep, given.series)
     if accept == NDJSON:
         lines = _lines(http, running, running.rows())
         # The first row comes before the headers: what is wrong still gets a status.
@@ -138,9 +137,9 @@ async def _all(rows: AsyncIterator[Row]) -> list[Row]:
 
 
 async def _table(http: Request, running: _Running, rows: list[Row], accept: str) -> Response:
-    engine, request = running.state.engine, running.sweep.request
+    series, request = running.series, running.sweep.request
     if accept == CSV:
-        text = await engine.code(lambda: sweep_csv(rows, names(request)))
+        text = await series.code(lambda: sweep_csv(rows, names(request)))
         return answered(http, Content([text.encode()]), f"{CSV}; charset=utf-8")
     document = {
         "rows": rows,
@@ -158,7 +157,7 @@ async def _table(http: Request, running: _Running, rows: list[Row], accept: str)
             safetensors_answer.encode(answer) if tensors else json_answer.encode_documents(answer)
         )
 
-    return answered(http, await engine.code(write), accept)
+    return answered(http, await series.code(write), accept)
 
 
 async def _lines(

@@ -11,6 +11,7 @@ from service.engine.engine import Engine
 from service.settings import Settings
 
 _PATH, _BODY = "/v1/attention", b"{}"
+DEADLINE = 504
 _log = logging.getLogger("uvicorn.error")
 
 
@@ -20,7 +21,7 @@ async def warmed(app: ASGIApp, engine: Engine, settings: Settings) -> None:
     Settings may refuse it, say by a memory that is too small for it; the service is ready then too.
     """
     status = await _status(app, _scope(settings))
-    if status >= 500:
+    if status >= 500 and status != DEADLINE:
         engine.on_hang(f"the request that warms the service up was answered with {status}")
         return
     engine.warm = True

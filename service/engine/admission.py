@@ -97,9 +97,25 @@ class Stay:
         self._admission.refuse_bytes(bytes_needed, own=self.bytes_held)
         self._add(bytes_needed)
 
+    def refuse_unless_fits(self, bytes_needed: int) -> None:
+        """Refuse what could not be held now, without holding it.
+
+        Raises:
+            Busy: what is in flight leaves too little.
+        """
+        self._admission.refuse_bytes(bytes_needed, own=self.bytes_held)
+
     def keep(self, bytes_needed: int) -> None:
         """Hold no more than this from now on."""
         self._add(min(0, bytes_needed - self.bytes_held))
+
+    def refuse_unless_place(self) -> None:
+        """Refuse at the door, before a body is read.
+
+        Raises:
+            Busy: all places are taken.
+        """
+        self._admission.refuse_if_full()
 
     def take_place(self) -> None:
         """Take a place among the requests that are worked on.

@@ -64,12 +64,17 @@ class Computer:
 
     def _serve(self) -> None:
         torch.set_num_threads(1)
-        while entries := self.waiting.take():
-            wanted = [entry for entry in entries if entry.future.set_running_or_notify_cancel()]
-            self._running = tuple(wanted)
-            if wanted:
-                self._compute(wanted)
-            self._running = ()
+        while self._serve_once():
+            pass
+
+    def _serve_once(self) -> bool:
+        """Compute what is taken next; between two of these no frame holds what was computed."""
+        entries = self.waiting.take()
+        self._running = tuple(e for e in entries if e.future.set_running_or_notify_cancel())
+        if self._running:
+            self._compute(self._running)
+        self._running = ()
+        return bool(entries)
 
     def _compute(self, entries: Sequence[Entry]) -> None:
         """One computation for all; if it fails as a whole, each gets one of its own."""

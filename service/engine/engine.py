@@ -92,20 +92,20 @@ class Engine:
         if not self.ready:
             raise Draining("the service is starting or stopping")
 
-    async def code(self, work: Callable[[], Result]) -> Result:
+    async def code(self, work: Callable[[], Result], stay: Stay, ticket: Ticket) -> Result:
         """Parse or write off the event loop.
 
         Raises:
             Draining: the service is starting or stopping.
+            DeadlineExceeded: it did not end in time.
         """
         self._refuse_unless_ready()
-        loop, told = asyncio.get_running_loop(), copy_context()
-        return await loop.run_in_executor(self._coding, told.run, work)
+        return await _in_time(self._coding.submit(copy_context().run, work), stay, ticket)
 
     def series(self, stay: Stay, *, timeout_s: float | None = None) -> "Series":
-        """The computations of one request, with one deadline for all.
+        """What is done for one request, with one deadline for all of it.
 
-        Between two of them the device is free for others.
+        Between two computations the device is free for others.
 
         Args:
             stay: what the request holds; it is held until the last computation has ended.
@@ -163,10 +163,19 @@ async def _in_time(future: "Future[Result]", stay: Stay, ticket: Ticket) -> Resu
 
 
 class Series:
-    """The computations of one request."""
+    """What is done for one request: parsed, computed, drawn and written."""
 
     def __init__(self, engine: Engine, stay: Stay, ticket: Ticket) -> None:
         self._engine, self._stay, self.ticket = engine, stay, ticket
+
+    async def code(self, work: Callable[[], Result]) -> Result:
+        """Parse or write, off the event loop.
+
+        Raises:
+            Draining: the service is starting or stopping.
+            DeadlineExceeded: it did not end in time.
+        """
+        return await self._engine.code(work, self._stay, self.ticket)
 
     async def compute(
         self, work: Work[Any, Result], device: torch.device | None = None

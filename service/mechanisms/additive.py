@@ -62,8 +62,9 @@ class Additive(Mechanism[Request]):
     ) -> Prepared:
         """W_q q + b and W_k k, each once."""
         bias = parameters.get("bias")
-        query = project(operand(operands.query), parameters["query_weight"], bias)
-        key = project(operand(operands.key), parameters["key_weight"])
+        check = operands.checkpoint
+        query = project(operand(operands.query), parameters["query_weight"], bias, checkpoint=check)
+        key = project(operand(operands.key), parameters["key_weight"], checkpoint=check)
         vector = parameters["score_vector"]
         return Prepared(
             query,

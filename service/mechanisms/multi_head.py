@@ -115,6 +115,7 @@ class MultiHead(Mechanism[Request]):
                     operand(tensor),
                     parameters[f"{name}_weight"],
                     parameters.get(f"{name}_bias"),
+                    checkpoint=operands.checkpoint,
                 ),
                 shape.heads if name == "query" else shape.kv_heads,
             )
@@ -125,7 +126,12 @@ class MultiHead(Mechanism[Request]):
 
         def finish(heads: Tensor) -> Tensor:
             joined = heads.transpose(1, 2).flatten(2).unsqueeze(1).contiguous()
-            return project(joined, parameters["output_weight"], parameters.get("output_bias"))
+            return project(
+                joined,
+                parameters["output_weight"],
+                parameters.get("output_bias"),
+                checkpoint=operands.checkpoint,
+            )
 
         return Prepared(query, key, split["value"], DotProducts.of(query, key), finish)
 

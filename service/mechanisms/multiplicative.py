@@ -92,14 +92,16 @@ class Multiplicative(Mechanism[Request]):
     ) -> Prepared:
         """General projects the keys to the queries' space; concat is additive with W split."""
         query, key, value = (operand(t) for t in (operands.query, operands.key, operands.value))
+        check = operands.checkpoint
         if request.score == "concat":
             weight, vector = parameters["weight"], parameters["score_vector"]
             d_q = query.shape[-1]
-            query, key = project(query, weight[:, :d_q]), project(key, weight[:, d_q:])
-            scorer = AdditiveScores.of(query, key, vector, operands.checkpoint)
+            query = project(query, weight[:, :d_q], checkpoint=check)
+            key = project(key, weight[:, d_q:], checkpoint=check)
+            scorer = AdditiveScores.of(query, key, vector, check)
             return Prepared(query, key, value, scorer, constants=score_bound(vector))
         if request.score == "general":
-            key = project(key, parameters["weight"])
+            key = project(key, parameters["weight"], checkpoint=check)
         else:
             query, key = normalize(query, request.qk_norm), normalize(key, request.qk_norm)
         return Prepared(query, key, value, DotProducts.of(query, key))

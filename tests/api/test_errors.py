@@ -494,17 +494,46 @@ async def test_too_many_bytes_in_flight_are_429(client, settings):
 
 
 @pytest.mark.parametrize("settings", [Settings(max_body_bytes=1000, max_in_flight_bytes=2000)])
-async def test_a_body_without_length_counts_as_the_largest(client):
-    """What a chunked body may become is held, so that many cannot fill the memory together."""
+async def test_what_has_come_of_a_body_is_held(client):
+    """Who declares much and sends nothing takes nothing from others; what comes is counted."""
     admission, seen = engine_of(client).admission, []
 
     async def looking():
         seen.append(admission.bytes_in_flight)
-        yield b"x"
+        yield b"x" * 500
+        seen.append(admission.bytes_in_flight)
+        yield b"x" * 500
+        seen.append(admission.bytes_in_flight)
 
-    answer = await client.post(PATH, content=looking(), headers={"content-type": BINARY})
-    problem_of(answer, 400)
-    assert seen == [1000]
+    for headers in ({}, {"content-length": "1000"}):
+        answer = await client.post(
+            PATH, content=looking(), headers={"content-type": BINARY, **headers}
+        )
+        problem_of(answer, 400)
+    assert seen[0] == 0
+    assert min(seen[1:3]) >= 500
+    assert seen[:3] == seen[3:]
+    assert admission.bytes_in_flight == 0
+
+
+@pytest.mark.parametrize("settings", [Settings(max_in_flight_bytes=2**21)], ids=["2 MiB"])
+async def test_what_does_not_fit_is_refused_unread_or_on_the_way(client):
+    """A declared body that does not fit is not read; one without a length ends where it is full."""
+    admission, read = engine_of(client).admission, []
+    other = admission.stay()
+    other.hold(2**20)
+
+    async def many():
+        for _ in range(100):
+            read.append(1)
+            yield b"x" * 2**16
+
+    declared = {"content-type": BINARY, "content-length": str(100 * 2**16)}
+    problem_of(await client.post(PATH, content=many(), headers=declared), 429)
+    assert not read
+    problem_of(await client.post(PATH, content=many(), headers={"content-type": BINARY}), 429)
+    assert 16 <= len(read) < 100
+    other.close()
     assert admission.bytes_in_flight == 0
 
 

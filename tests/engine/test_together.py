@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from service import job as jobs
-from service.api import computing
+from service.api import attention, computing
 from service.settings import Settings
+from service.wire.pieces import Content
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -206,3 +207,34 @@ async def test_whatever_a_computation_gives_the_thread_lives_on(client, monkeypa
         patched.setattr(computing, "run_together", lambda *_: [])
         assert (await client.post(PATH, json={})).status_code == 500
     assert (await client.post(PATH, json={})).status_code == 200
+
+
+async def test_the_deadline_covers_parsing_and_writing(client, monkeypatch):
+    """A caller gets its 504 in time wherever the time is spent; what is held is held on."""
+    release = threading.Event()
+
+    def slow(*_, **__):
+        assert release.wait(30)
+        return Content([b"{}"])
+
+    admission = engine_of(client).admission
+    for step in ("prepare", "write"):
+        release.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(attention, step, slow)
+            headers = {"X-Request-Timeout-Ms": "300"}
+            answer = await client.post(PATH, json={"include": []}, headers=headers)
+        assert answer.status_code == 504, step
+        assert admission.waiting == 1
+        release.set()
+        await until(lambda: admission.waiting == admission.bytes_in_flight == 0)
+
+
+async def test_the_index_of_models_takes_a_place_too(client, settings):
+    """Nothing that is parsed passes by the bound on places."""
+    admission = engine_of(client).admission
+    for _ in range(settings.max_queue):
+        admission.stay().take_place()
+    answer = await client.post("/v2/repository/index", json={"ready": True})
+    assert answer.status_code == 429
+    assert answer.json()["error"]
