@@ -1,10 +1,12 @@
 """`python -m service`: serve on ATTENTION_HOST and ATTENTION_PORT."""
 
 import gc
+import logging
 import os
 import sys
 
 from fastapi import FastAPI
+from pydantic import ValidationError
 
 from service import logs
 from service.app import create_app
@@ -14,12 +16,15 @@ from service.server.lifecycle import Server
 from service.settings import Settings
 
 NAME = "attention-analysis"
+_log = logging.getLogger("service")
 
 
 def main() -> None:
     """Serve until told to stop."""
-    settings = Settings()
+    settings = _settings()
     logs.configure(settings.log_level, settings.log_format)
+    for name in Settings.unknown(os.environ):
+        _log.warning("%s is no setting", name)
     # What telemetry calls this service, unless the operator has a name for it.
     os.environ.setdefault("OTEL_SERVICE_NAME", NAME)
     server = server_of(create_app(settings, warm_up=True), settings)
@@ -29,6 +34,16 @@ def main() -> None:
     gc.freeze()
     server.run()
     sys.exit(server.exit_code)
+
+
+def _settings() -> Settings:
+    """Those of the environment; a wrong one ends the process with a sentence for each."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        said = (f"ATTENTION_{str(item['loc'][0]).upper()}: {item['msg']}" for item in found)
+        sys.exit("\n".join(said))
 
 
 def server_of(app: FastAPI, settings: Settings) -> Server:

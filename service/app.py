@@ -121,6 +121,8 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = False) -> Fa
         middleware=_middleware(settings, engine, metrics),
         telemetry=telemetry_of(settings),
         separate_input_output_schemas=False,
+        # A path with one slash more is no path here, and no redirect that names a host.
+        redirect_slashes=False,
         swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": 0},
     )
     app.state.shared = State(settings, engine, metrics)

@@ -1,12 +1,14 @@
 """Settings, read once from the environment (prefix ATTENTION_)."""
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 2**20
+DAY_S = 86_400
 LEAST_KEY_CHARACTERS = 16
 _KEY = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """What may stand after `Bearer ` (RFC 6750)."""
@@ -81,38 +83,49 @@ class Settings(BaseSettings):
         64, ge=1, description="Requests read, waiting, computed or written at a time."
     )
     largest_batch: int = Field(32, ge=1, description="Requests computed together.")
-    deadline_s: float = Field(120.0, gt=0, description="Longest time an analysis may take.")
-    body_timeout_s: float = Field(30.0, gt=0, description="Longest time a body may take to arrive.")
+    deadline_s: float = Field(
+        120.0, gt=0, le=DAY_S, description="Longest time an analysis may take."
+    )
+    body_timeout_s: float = Field(
+        30.0, gt=0, le=DAY_S, description="Longest time a body may take to arrive."
+    )
     hang_after_s: float = Field(
         10.0,
         gt=0,
+        le=DAY_S,
         description="Longest time a computation that nobody waits for may still take; after it the "
         "process ends, to be started anew.",
     )
 
     max_header_bytes: int = Field(
         32 * 1024,
-        ge=1,
+        ge=1024,
         description="Bytes of a request's line and headers, and of the trailers of its body.",
     )
-    max_headers: int = Field(100, ge=1, description="Headers of a request, trailers among them.")
+    max_headers: int = Field(100, ge=16, description="Headers of a request, trailers among them.")
     # Measured: a connection takes 6 KiB, 12 after an answer, 38 with 32 KiB of an unfinished head.
     max_connections: int = Field(
         1000, ge=1, description="Connections; the longest idle one makes room for a new one."
     )
     head_timeout_s: float = Field(
-        10.0, gt=0, description="Longest time from a connection to its first request's whole head."
+        10.0,
+        gt=0,
+        le=DAY_S,
+        description="Longest time from a connection to its first request's whole head.",
     )
     send_timeout_s: float = Field(
-        30.0, gt=0, description="Longest time in which a caller reads nothing of its answer."
+        30.0,
+        gt=0,
+        le=DAY_S,
+        description="Longest time in which a caller reads nothing of its answer.",
     )
     # Longer than the 60 s of common proxies, so that the proxy is the one that closes.
-    keep_alive_s: int = Field(65, ge=1, description="Longest time between two requests.")
+    keep_alive_s: int = Field(65, ge=1, le=DAY_S, description="Longest time between two requests.")
     drain_delay_s: float = Field(
-        5.0, ge=0, description="How long work is still accepted after the signal to stop."
+        5.0, ge=0, le=DAY_S, description="How long work is still accepted after the signal to stop."
     )
     grace_s: float = Field(
-        30.0, gt=0, description="How long what is in flight may then take to finish."
+        30.0, gt=0, le=DAY_S, description="How long what is in flight may then take to finish."
     )
 
     @field_validator("api_key")
@@ -147,6 +160,13 @@ class Settings(BaseSettings):
         """Every key, none where none is set."""
         given = self.api_key
         return tuple(key.encode() for key in _pieces(given.get_secret_value())) if given else ()
+
+    @classmethod
+    def unknown(cls, environment: Iterable[str]) -> list[str]:
+        """The variables with this prefix that are no settings, as a mistyped one is."""
+        prefix = str(cls.model_config.get("env_prefix"))
+        named = [name for name in environment if name.upper().startswith(prefix)]
+        return sorted(n for n in named if n[len(prefix) :].lower() not in cls.model_fields)
 
     def name_of(self, field: str) -> str:
         """The environment variable that sets `field`."""

@@ -242,5 +242,6 @@ def test_settings_come_from_the_environment_and_sigterm_ends_it(tmp_path):
 def test_a_wrong_setting_is_told_at_once(monkeypatch, name, value):
     """A setting that makes no sense ends the process before it serves, and is named."""
     monkeypatch.setenv(f"ATTENTION_{name.upper()}", value)
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(SystemExit) as ended:
         main()
+    assert str(ended.value).startswith(f"ATTENTION_{name.upper()}: ")

@@ -1,11 +1,13 @@
 """Answers on their way out: in pieces, so that a slow reader is not ahead of by more than one."""
 
+import asyncio
 from collections.abc import Iterator, Mapping
 
 from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.api.leaving import gone
 from service.api.stays import stay_of
 from service.wire.pieces import Content, Piece
 
@@ -21,11 +23,27 @@ class _Pieces(Response):
         named = {"Content-Length": str(len(content)), **(headers or {})}
         super().__init__(None, media_type=media_type, headers=named)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send all pieces."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - a response's form
+        """Send all pieces, for as long as there is somebody to read them."""
+        sending = asyncio.ensure_future(self._send(send))
+        if len(self._content) <= _MESSAGE_BYTES:
+            await sending
+            return
+        left = asyncio.ensure_future(gone(receive))
+        try:
+            await asyncio.wait({sending, left}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            sending.cancel()
+            left.cancel()
+
+    async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         for message in _messages(self._content):
             await send({"type": "http.response.body", "body": message, "more_body": True})
+            # Where nobody is left, sending waits for nothing: whoever tells of it gets a turn.
+            await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from service.api.bodies import FILE_BODY, JSON_BODY, read_body
 from service.api.codings import refuse_content_coding
+from service.api.leaving import gone
 from service.api.negotiation import asked_timeout_s, body_encoding
 from service.api.request_id import request_id
 from service.api.state import state_of
@@ -63,22 +64,17 @@ async def unless_gone(http: Request, work: Awaitable[Result]) -> Result:
     Raises:
         ClientDisconnect: the caller has gone; the work is cancelled.
     """
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(http))
+    task, left = asyncio.ensure_future(work), asyncio.ensure_future(gone(http.receive))
     # What fails after the caller has gone is nobody's to hear.
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientDisconnect
         return task.result()
     finally:
         task.cancel()
-        gone.cancel()
-
-
-async def _gone(http: Request) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
+        left.cancel()
 
 
 def common(

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Scope
 
 from service.encodings import JSON
@@ -15,7 +16,7 @@ DEADLINE = 504
 _log = logging.getLogger("uvicorn.error")
 
 
-async def warmed(app: ASGIApp, engine: Engine, settings: Settings) -> None:
+async def warmed(app: FastAPI, engine: Engine, settings: Settings) -> None:
     """Send the smallest request through every floor, and say that the engine is warm.
 
     Settings may refuse it, say by a memory that is too small for it; the service is ready then too.
@@ -26,6 +27,8 @@ async def warmed(app: ASGIApp, engine: Engine, settings: Settings) -> None:
         return
     engine.warm = True
     _log.info("Ready: a request of the service's own was answered with %d", status)
+    # It takes half a second, and whoever asks for it first would wait, with all others.
+    await asyncio.to_thread(app.openapi)
 
 
 async def _status(app: ASGIApp, scope: Scope) -> int:
