@@ -6,6 +6,7 @@ from pydantic import Field, PlainValidator, RootModel
 
 from schemas.strict import Answer, Strict
 
+DATATYPES = ("FP16", "BF16", "FP32", "FP64", "BOOL", "INT32", "INT64")
 Natural = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -32,7 +33,7 @@ class InferInput(Strict):
 
     name: str
     shape: Annotated[list[Natural], Field(max_length=16, fail_fast=True)]
-    datatype: str = Field(examples=["FP32"])
+    datatype: str = Field(json_schema_extra={"enum": [*DATATYPES]}, examples=["FP32"])
     parameters: Parameters | None = None
     data: TensorData | None = Field(None, description="Flat in row-major order, or nested.")
 

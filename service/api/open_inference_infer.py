@@ -60,6 +60,7 @@ async def oip_infer(
         str | None,
         Header(
             alias=HEADER_LENGTH,
+            json_schema_extra={"pattern": "^[0-9]{1,18}$"},
             description="Bytes of JSON in front of binary tensors, before any compression.",
         ),
     ] = None,

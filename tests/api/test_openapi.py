@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 from service.api.examples import ATTENTION, BY_PATH, attention_answers
 from service.app import create_app
+from service.wire.open_inference_models import DTYPES
 
 pytestmark = pytest.mark.anyio
 
@@ -305,6 +306,12 @@ def test_the_documented_comparison_refuses_what_the_service_refuses(document, re
     schema = content_of(document["paths"]["/v1/comparisons"]["post"])["schema"]
     assert validator(document, schema).is_valid({"target": {"saturated_share_max": 0.1}})
     assert not validator(document, schema).is_valid(request_body)
+
+
+def test_every_datatype_is_documented(document):
+    """Of the Open Inference Protocol, those that are read here."""
+    datatype = document["components"]["schemas"]["InferInput"]["properties"]["datatype"]
+    assert set(datatype["enum"]) == set(DTYPES)
 
 
 def test_a_body_is_required_where_something_in_it_is(document):
