@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from tests.proof import bad_fields, bad_files, bad_headers, bad_requests, bad_text
+from tests.proof import bad_fields, bad_files, bad_headers, bad_inferences, bad_requests, bad_text
 from tests.proof.rows import Row
 
-TABLES = (bad_text, bad_fields, bad_requests, bad_files, bad_headers)
+TABLES = (bad_text, bad_fields, bad_requests, bad_files, bad_headers, bad_inferences)
 ROWS: list[Row] = [
     replace(row, name=f"{table.__name__.rpartition('.')[2]}, {row.name}")
     for table in TABLES

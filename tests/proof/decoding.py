@@ -11,14 +11,18 @@ from itertools import islice
 from schemas.comparisons import ComparisonRequest
 from schemas.softmax import SoftmaxRequest
 from schemas.sweeps import SweepRequest
-from service.encodings import JSON, SAFETENSORS
+from service.encodings import JSON, OCTETS, SAFETENSORS
 from service.errors import ServiceError
-from service.job import decode, prepare
+from service.job import decode, job_of, prepare
 from service.laboratory.comparisons import prepare_comparison
 from service.laboratory.softmax import prepare_softmax
 from service.laboratory.sweeps import grid_need, prepare_sweep
 from service.limits import check
 from service.settings import Settings
+from service.wire.open_inference_answer import check_outputs
+from service.wire.open_inference_call import decode as decode_inference
+from service.wire.open_inference_models import MODELS
+from service.wire.open_inference_places import told_by
 from service.wire.safetensors_call import decode_tensors
 from tests.proof.originals import COMPARISONS, ESTIMATE, SOFTMAX, SWEEPS, Original
 
@@ -61,6 +65,13 @@ def prepared(body: Original) -> None:
         swept = decode(SweepRequest, content, JSON, None, SETTINGS).options
         check([grid_need(swept)], SETTINGS)
         check(prepare_sweep(swept, threads=2).needs, SETTINGS)
+    elif body.encoding == OCTETS:
+        model = MODELS[body.path.removeprefix("/v2/models/").partition("/")[0]]
+        inference = decode_inference(content, body.length, model, SETTINGS)
+        with told_by(inference.places):
+            job = job_of(inference.call, accept=JSON, threads=2)
+            check_outputs(inference.outputs, job.plans[0][1].answer_dtype)
+        check(job.needs, SETTINGS)
     elif body.path == COMPARISONS:
         for _, compared in decode(
             ComparisonRequest, content, body.encoding, None, SETTINGS

@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-from service.encodings import SAFETENSORS
+from service.encodings import JSON, SAFETENSORS
 from tests.proof.changed_documents import in_document
 from tests.proof.changed_files import in_file
 from tests.proof.originals import ORIGINALS, Original
@@ -26,15 +27,29 @@ def mutants(seed: int, count: int) -> Iterator[Original]:
     """So many changed bodies, each from one of the originals, changed one to three times."""
     draw = random.Random(seed)
     for _ in range(count):
-        original = draw.choice(ORIGINALS)
-        body = original.body
+        body = draw.choice(ORIGINALS)
         for _ in range(draw.choice([1, 1, 1, 2, 3])):
-            body = mutated(draw, body, original.encoding)
-        yield Original(original.path, original.encoding, body)
+            body = mutated(draw, body)
+        yield body
 
 
-def mutated(draw: random.Random, body: bytes, encoding: str) -> bytes:
-    """The body with one change; a structured one where it still has its structure."""
+def mutated(draw: random.Random, original: Original) -> Original:
+    """With one change; of JSON in front of bytes, or of these, or of the length that parts them."""
+    if original.length is None:
+        return replace(original, body=changed(draw, original.body, original.encoding))
+    text, behind = original.body[: original.length], original.body[original.length :]
+    way = draw.random()
+    if way < 0.1:
+        lengths = [0, original.length - 1, original.length + 1, len(original.body), 10**17]
+        return replace(original, length=max(0, draw.choice(lengths)))
+    if way < 0.25:
+        return replace(original, body=text + draw.choice(BYTEWISE)(draw, behind))
+    text = changed(draw, text, JSON)
+    return replace(original, body=text + behind, length=len(text))
+
+
+def changed(draw: random.Random, body: bytes, encoding: str) -> bytes:
+    """The bytes with one change; a structured one where they still have their structure."""
     structured = in_file if encoding == SAFETENSORS else in_document
     change = draw.choice([structured, structured, structured, draw.choice(BYTEWISE)])
     try:

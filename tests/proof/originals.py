@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from service.api.examples import BY_PATH
-from service.encodings import JSON, SAFETENSORS
+from service.encodings import JSON, OCTETS, SAFETENSORS
 from tests.builders import normal
 from tests.files import file_of
+from tests.inference import LENGTH, infer_path, inference
 
 ATTENTION, ESTIMATE = "/v1/attention", "/v1/attention/estimate"
 SOFTMAX, SWEEPS, COMPARISONS = "/v1/softmax", "/v1/sweeps", "/v1/comparisons"
@@ -17,11 +18,15 @@ SOFTMAX, SWEEPS, COMPARISONS = "/v1/softmax", "/v1/sweeps", "/v1/comparisons"
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A body, the route it is for, and its encoding."""
+    """A body, the route it is for, and its encoding.
+
+    `length` is that of the JSON in front of binary tensors.
+    """
 
     path: str
     encoding: str
     body: bytes
+    length: int | None = None
 
 
 EVERYTHING = {
@@ -127,12 +132,32 @@ FILES: list[tuple[str, bytes]] = [
         {"query": normal(3, 4).double(), "mask.offset": torch.tensor(1)},
         {"request": '{"mask":{"causal":"upper_left"},"variants":[{"label":"a"}]}'})),
 ]  # fmt: skip
+INFERENCES: list[tuple[str, bytes, dict[str, str]]] = [
+    ("scaled_dot_product", *inference(
+        {"query": normal(2, 3), "key": normal(4, 3), "mask_allowed": torch.ones(2, 4).bool()},
+        as_text=["key"], outputs=["output", "entropy"], parameters={"scale": 0.5})),
+    ("additive", *inference(
+        {"query": normal(1, 2, 3, 4).half(), "query_weight": normal(5, 4).half(),
+         "key_weight": normal(5, 4).half(), "score_vector": normal(5).half(),
+         "key_lengths": torch.tensor([2], dtype=torch.int32)}, id="7", padding=3)),
+    ("multi_head", *inference(
+        {"query": normal(3, 8)}, as_text=["query"],
+        parameters={"heads": 2, "causal": "lower_right"})),
+    ("multiplicative", *inference(
+        {}, binary=False, outputs=["lse"],
+        parameters={"seed": 3, "score": "general", "query_length": 4, "timeout": 10**6})),
+]  # fmt: skip
 ORIGINALS = [
+    *(
+        Original(infer_path(model), OCTETS, body, int(headers.get(LENGTH, len(body))))
+        for model, body, headers in INFERENCES
+    ),
     *(Original(path, JSON, json.dumps(document).encode()) for path, document in DOCUMENTS),
     *(Original(path, SAFETENSORS, content) for path, content in FILES),
     *(
         Original(path, JSON, json.dumps(example["value"]).encode())
         for path, examples in BY_PATH.items()
+        if path.startswith("/v1/")
         for example in examples.values()
     ),
 ]

@@ -1,5 +1,7 @@
 from service.api.examples import BY_PATH
-from service.encodings import JSON, SAFETENSORS
+from service.encodings import JSON, OCTETS, SAFETENSORS
+from service.wire.open_inference_models import MODELS
+from tests.inference import infer_path
 from tests.proof.decoding import decoded, prepared
 from tests.proof.mutants import mutants
 from tests.proof.originals import ORIGINALS
@@ -11,8 +13,10 @@ def test_every_original_is_valid():
     """What mutations start from is read without an error, so that they reach every floor."""
     for original in ORIGINALS:
         prepared(original)
-    assert {original.encoding for original in ORIGINALS} == {JSON, SAFETENSORS}
-    assert {original.path for original in ORIGINALS} == set(BY_PATH)
+    assert {original.encoding for original in ORIGINALS} == {JSON, SAFETENSORS, OCTETS}
+    paths = {original.path for original in ORIGINALS}
+    assert paths >= {path for path in BY_PATH if path.startswith("/v1/")}
+    assert paths >= {infer_path(model) for model in MODELS}
 
 
 def test_nothing_but_the_services_own_errors_escapes_a_decoder():

@@ -11,7 +11,7 @@ BUILT_IN = 14
 @pytest.fixture(scope="module")
 def report():
     """One run on everything, with few random requests; `make stress` sends many more."""
-    return conform(12)
+    return conform(8)
 
 
 @pytest.mark.timeout(300)
