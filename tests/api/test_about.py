@@ -111,7 +111,7 @@ def literals(model, field):
     """The names that a field of a request accepts, over all members of a union."""
     schema = TypeAdapter(model).json_schema()
     members = [schema] if "properties" in schema else schema["$defs"].values()
-    fields = [m["properties"][field] for m in members if field in m["properties"]]
+    fields = [m["properties"][field] for m in members if field in m.get("properties", {})]
     return {name for f in fields for name in f.get("enum", [f.get("const")])}
 
 
