@@ -3,10 +3,15 @@
 from collections.abc import AsyncIterator
 
 import httpx
+import hypothesis
 import pytest
 
 from service.app import create_app
 from service.settings import Settings
+
+# How long an example takes depends on what else the machine does; no test here is a timed one.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture
