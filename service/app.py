@@ -38,6 +38,7 @@ from service.api.stays import Stays
 from service.api.telemetry import telemetry_of
 from service.api.unexpected import Unexpected
 from service.api.warming import warmed
+from service.api.whole_files import WholeFiles
 from service.engine.devices import gpu_memory
 from service.engine.engine import Engine
 from service.engine.hanging import watch
@@ -148,6 +149,7 @@ def _middleware(settings: Settings, engine: Engine, metrics: Metrics) -> list[Mi
         *([Middleware(CrossOrigin, origins=origins)] if origins else []),
         Middleware(ApiKey, settings=settings),
         Middleware(Stays, admission=engine.admission),
+        Middleware(WholeFiles),
         Middleware(Unexpected),
     ]
 

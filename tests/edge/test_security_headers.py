@@ -107,3 +107,22 @@ async def test_files_of_the_docs_pages_are_kept_but_asked_for(client):
     assert answer.headers["cache-control"] == "no-cache"
     again = await client.get(path, headers={"If-None-Match": answer.headers["etag"]})
     assert again.status_code == 304
+
+
+@pytest.mark.parametrize("value", ["bytes=abc", "bytes=99999999-", "foo=1-2", "bytes=0-1"])
+async def test_files_of_the_docs_are_sent_whole(client, value):
+    """A range of a file, sensible or not, is answered with all of it."""
+    path = "/static-offline-docs/swagger-ui.css"
+    whole = await client.get(path)
+    assert whole.status_code == 200
+    answer = await client.get(path, headers={"range": value})
+    assert (answer.status_code, answer.content) == (200, whole.content)
+
+
+async def test_a_slash_too_much_is_no_redirect(client):
+    """No answer names a host that the request named."""
+    for path in ("/v1/attention/", "/docs/", "/static-offline-docs"):
+        answer = await client.post(path, headers={"host": "evil.example"})
+        assert answer.status_code in (404, 405)
+        assert "location" not in answer.headers
+        assert answer.headers["content-type"] == "application/problem+json"
