@@ -6,24 +6,20 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 COMPILERS = ("cc", "gcc", "g++", "clang", "ld", "make", "rustc", "nvcc")
 INSTALLERS = ("/opt/venv/bin/pip", "/opt/pip")
-CACHES = (
-    str(PurePosixPath("/root", ".cache")),
-    "/opt/venv/.cache",
-    "/build",
-    "/home",
-    "/var/cache/apt/archives",
-)
+CACHES = ("~root/.cache", "/opt/venv/.cache", "/build", "/home", "/var/cache/apt/archives")
 
 
 def files(top: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Everything below a directory, on its own file system; nothing where there is none."""
-    if not Path(top).exists():
+    """Everything below a directory on its own file system, as far as this user can see it."""
+    try:
+        top = str(Path(top).expanduser())
+        device = os.lstat(top).st_dev
+    except (OSError, RuntimeError):
         return
-    device = os.lstat(top).st_dev
     for directory, names, leaves in os.walk(top):
         found = {name: os.lstat(Path(directory, name)) for name in names + leaves}
         yield from ((str(Path(directory, name)), status) for name, status in found.items())

@@ -60,8 +60,9 @@ def settle() -> None:
 
     crun refuses a machine with both kinds of cgroup controllers, as some virtual machines have.
     """
-    for path in filter(os.path.isdir, _HIDDEN):
-        run(["mount", "-t", "tmpfs", "tmpfs", path])
+    for path in map(Path, _HIDDEN):
+        path.mkdir(parents=True, exist_ok=True)
+        run(["mount", "-t", "tmpfs", "tmpfs", str(path)])
     if os.path.ismount(_CGROUPS / "unified"):
         run(["umount", str(_CGROUPS / "unified")])
 

@@ -91,10 +91,9 @@ def run(
     engine: Engine, place: Path, service: Service, arguments: Arguments, report: Report
 ) -> None:
     """Start two replicas and check them, until both have ended."""
-    title = f"docker compose up --scale {service.name}={_REPLICAS}"
+    title = f"docker compose config, docker compose up --scale {service.name}={_REPLICAS}"
     if launch.composes(engine):
         started = launch.with_compose(engine, service, _REPLICAS, arguments, place)
-        title = f"docker compose config, {title}"
     else:
         report.not_tried(title, "no docker with compose; `run` has flags that mean the same")
         started = launch.with_flags(engine, service, _REPLICAS, bridge=bridged(engine, report))
