@@ -53,16 +53,26 @@ class Parsing(HttpToolsProtocol):
         Raises:
             HttpParserError, ServiceError: `told` makes a refusal of it.
         """
+        while (offered := self._feed(piece)) is not None:
+            self._read_without_upgrade()
+            piece = piece[offered:]
+
+    def _feed(self, piece: bytes) -> int | None:
+        """Give it to the parser; where a head offers an upgrade, tell what was read of the piece.
+
+        What follows is read outside of `except`: within it every fault of the parser would have
+        the offer for its context, and not what a callback raised.
+        """
         place, body = (self.messages, self.phase), self.counts.body_bytes
         try:
             self.parser.feed_data(piece)
         except HttpParserUpgrade as upgrade:
-            self._read_without_upgrade()
-            self.parse(piece[upgrade.args[0] :])
-            return
+            offset: int = upgrade.args[0]
+            return offset
         # A piece in which a head begins or ends counts by its fields alone.
         if place == (self.messages, self.phase):
             self.counts.frames(len(piece) - (self.counts.body_bytes - body))
+        return None
 
     def _read_without_upgrade(self) -> None:
         """Read the head again as if nothing had been offered, which HTTP allows.

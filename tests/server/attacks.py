@@ -63,6 +63,8 @@ LENGTH = f"Content-Length: {len(NOTHING)}"
 PLAIN = [b"%x\r\n%s\r\n" % (len(NOTHING), NOTHING), b"0\r\n\r\n"]
 LINE = b"GET /health/live HTTP/1.1\r\n"
 HOST = b"Host: x\r\n"
+OFFER = ("Connection: Upgrade", "Upgrade: h2c")
+"""Clients that know HTTP/2 send it; the head is read a second time without it."""
 
 SMUGGLING = [
     bad("length and chunks", post(LENGTH, "Transfer-Encoding: chunked", body=PLAIN[1] + SECRET)),
@@ -94,8 +96,7 @@ SMUGGLING = [
     attack(
         "a body where an upgrade is offered",
         post(
-            "Connection: Upgrade",
-            "Upgrade: h2c",
+            *OFFER,
             f"Content-Length: {len(SECRET)}",
             body=SECRET,
             close=False,
@@ -207,8 +208,20 @@ PROTOCOLS = [
     ),
     attack(
         "HTTP/2 offered",
-        post("Connection: Upgrade", "Upgrade: h2c", LENGTH, body=NOTHING, close=False),
+        post(*OFFER, LENGTH, body=NOTHING, close=False),
         is_answered=[200],
+    ),
+    bad("upgrade + two hosts", head("GET", "/health/live", "HTTP/1.1", "Host: y", *OFFER)),
+    bad("upgrade + no host", LINE + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"),
+    too_large(
+        "upgrade + many trailers",
+        post(*OFFER, "Transfer-Encoding: chunked", body=PLAIN[0] + b"0\r\n" + b"X: a\r\n" * 101),
+        limit="max_headers",
+    ),
+    attack(
+        "many pipelined upgrades",
+        head("GET", "/health/live", "HTTP/1.1", *OFFER, close=False) * 20,
+        is_answered=[200] * 17,
     ),
     attack("HTTP/1.0", b"GET /health/live HTTP/1.0\r\n\r\n", is_answered=[200]),
     attack("sixteen requests at once", head(close=False) * 15 + head(), is_answered=[200] * 16),
