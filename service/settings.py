@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
@@ -55,6 +56,11 @@ class Settings(BaseSettings):
         (),
         description="Origins whose pages may call the service, separated by commas, or `*`; "
         "never with cookies. Absent = none.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Addresses and networks, separated by commas, of the proxies that are believed "
+        "in `X-Forwarded-For` and `X-Forwarded-Proto`. Absent = none.",
     )
 
     max_body_bytes: int = Field(128 * MIB, ge=1, description="Bytes of a binary body.")
@@ -141,7 +147,7 @@ class Settings(BaseSettings):
                 )
         return given
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _listed(cls, given: object) -> object:
         if not isinstance(given, str):
@@ -153,6 +159,19 @@ class Settings(BaseSettings):
     def _origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         if given != ("*",) and not all(map(_ORIGIN.fullmatch, given)):
             raise ValueError("expected origins such as https://example.org:8443, or * alone")
+        return given
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        # The server would take what is neither for the name of a socket, and trust nobody.
+        for proxy in given:
+            try:
+                ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(
+                    f"expected addresses and networks such as 192.0.2.1, 10.0.0.0/8: {error}"
+                ) from None
         return given
 
     @property

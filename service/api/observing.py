@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from ipaddress import ip_address
 from time import perf_counter
 from typing import Any
 
@@ -139,7 +140,6 @@ def _fields(
     scope: Scope, seen: Observation, route: str, method: str, elapsed_ms: float
 ) -> dict[str, Any]:
     """Neither query nor headers nor bodies: they can hold keys and data."""
-    client = scope.get("client")
     told = {
         "method": method,
         "route": route,
@@ -152,6 +152,15 @@ def _fields(
         "response_bytes": seen.response_bytes,
         "problem": seen.problem,
         "cancelled": seen.left or None,
-        "client": client[0] if client else None,
+        "client": _client(scope),
     }
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _client(scope: Scope) -> str | None:
+    """An address: what a proxy passes on can be any text, and so can the zone of an address."""
+    host = (scope.get("client") or ("",))[0]
+    try:
+        return str(ip_address(host.partition("%")[0]))
+    except ValueError:
+        return None

@@ -33,6 +33,9 @@ class Config(uvicorn.Config):
             # None: past its own grace uvicorn logs errors and tracebacks; the lifecycle has one.
             timeout_graceful_shutdown=None,
             server_header=False,
+            # By default it would believe whoever calls from this machine.
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
         )
         self.settings, self.metrics = settings, metrics
 
