@@ -18,7 +18,7 @@ HEADER = "Server-Timing"
 CALLER_LEFT = 499
 """No status of HTTP, but what proxies log where nobody is left to read one."""
 UNMATCHED = "unmatched"
-_STATE = "observation"
+_STATE, _REFUSAL = "observation", "refusal"
 _PATH_LENGTH, _METHOD_LENGTH = 256, 16
 _log = logging.getLogger("service.access")
 
@@ -30,6 +30,7 @@ class Observation:
     began: float
     status: int | None = None
     problem: str | None = None
+    detail: str | None = None
     queue_ms: float | None = None
     compute_ms: float | None = None
     request_bytes: int = 0
@@ -48,6 +49,21 @@ class Observation:
         return self.status or (CALLER_LEFT if self.left else 500)
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the server answers itself: the request cannot be read, or not to its end."""
+
+    status: int
+    problem: str
+    detail: str
+    response_bytes: int
+
+    def put_on(self, seen: Observation) -> None:
+        """This was the answer; that no other was sent is not the caller's leaving."""
+        seen.status, seen.problem, seen.detail = self.status, self.problem, self.detail
+        seen.response_bytes, seen.left = self.response_bytes, False
+
+
 def note_problem(scope: Scope, slug: str) -> None:
     """A problem was told to the caller, by a status or within an answer."""
     if (seen := _of(scope)) is not None:
@@ -59,6 +75,18 @@ def note_timing(scope: Scope, timed: Timed[Any]) -> None:
     if (seen := _of(scope)) is not None:
         seen.queue_ms = (seen.queue_ms or 0.0) + timed.queue_ms
         seen.compute_ms = (seen.compute_ms or 0.0) + timed.compute_ms
+
+
+def note_refusal(scope: Scope, refusal: Refusal) -> None:
+    """The server answered a request that the application has begun to serve."""
+    scope.setdefault("state", {})[_REFUSAL] = refusal
+
+
+def tell_refusal(scope: Scope, refusal: Refusal, began: float, metrics: Metrics) -> None:
+    """The same of a request that the application never sees; without a method where none came."""
+    seen = Observation(began)
+    refusal.put_on(seen)
+    _tell(scope, seen, UNMATCHED, metrics)
 
 
 def _of(scope: Scope) -> Observation | None:
@@ -96,21 +124,25 @@ class Observing:
         try:
             await self._app(scope, receive_seen, send_seen)
         finally:
-            self._tell(scope, seen)
+            if (refusal := scope["state"].get(_REFUSAL)) is not None:
+                refusal.put_on(seen)
+            _tell(scope, seen, _route(scope), self._metrics)
 
-    def _tell(self, scope: Scope, seen: Observation) -> None:
-        route, method, elapsed_ms = _route(scope), scope["method"], seen.elapsed_ms
-        self._metrics.request_ended(route, method, seen.final_status, elapsed_ms / 1e3)
-        if seen.problem is not None:
-            self._metrics.rejected(seen.problem)
-        if seen.left:
-            self._metrics.cancelled()
-        level = logging.DEBUG if is_probe(scope["path"]) else logging.INFO
-        if _log.isEnabledFor(level):
-            method = method[:_METHOD_LENGTH]
-            fields = _fields(scope, seen, route, method, elapsed_ms)
-            said = "%s %s %d", method, route, seen.final_status
-            _log.log(level, *said, extra={FIELDS: fields})
+
+def _tell(scope: Scope, seen: Observation, route: str, metrics: Metrics) -> None:
+    method, elapsed_ms = scope.get("method", ""), seen.elapsed_ms
+    metrics.request_ended(route, method, seen.final_status, elapsed_ms / 1e3)
+    if seen.problem is not None:
+        metrics.rejected(seen.problem)
+    if seen.left:
+        metrics.cancelled()
+    is_quiet = is_probe(scope["path"]) and seen.detail is None
+    level = logging.DEBUG if is_quiet else logging.INFO
+    if _log.isEnabledFor(level):
+        method = method[:_METHOD_LENGTH]
+        fields = _fields(scope, seen, route, method, elapsed_ms)
+        said = "%s %s %d", method or "-", route, seen.final_status
+        _log.log(level, *said, extra={FIELDS: fields})
 
 
 def _note_sent(seen: Observation, message: Message) -> None:
@@ -141,9 +173,9 @@ def _fields(
 ) -> dict[str, Any]:
     """Neither query nor headers nor bodies: they can hold keys and data."""
     told = {
-        "method": method,
+        "method": method or None,
         "route": route,
-        "path": scope["path"][:_PATH_LENGTH],
+        "path": scope["path"][:_PATH_LENGTH] or None,
         "status": seen.final_status,
         "duration_ms": round(elapsed_ms, 3),
         "queue_ms": None if seen.queue_ms is None else round(seen.queue_ms, 3),
@@ -151,6 +183,7 @@ def _fields(
         "request_bytes": seen.request_bytes,
         "response_bytes": seen.response_bytes,
         "problem": seen.problem,
+        "detail": seen.detail,
         "cancelled": seen.left or None,
         "client": _client(scope),
     }

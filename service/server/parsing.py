@@ -3,6 +3,7 @@
 import logging
 from asyncio import AbstractEventLoop
 from enum import Enum, auto
+from time import perf_counter
 from typing import Any
 
 from httptools import (
@@ -11,6 +12,7 @@ from httptools import (
     HttpParserUpgrade,
     HttpRequestParser,
 )
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import NotHttp, ServiceError
@@ -45,7 +47,7 @@ class Parsing(HttpToolsProtocol):
         self.settings, self.shared = config.settings, server_state
         self.phase, self.messages = Phase.HEAD, 0
         self.counts = Counts(self.settings)
-        self.url = b""
+        self.url, self.began = b"", perf_counter()
 
     def parse(self, piece: bytes) -> None:
         """Read at most PIECE bytes.
@@ -94,6 +96,7 @@ class Parsing(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.phase, self.counts = Phase.HEAD, Counts(self.settings)
         self.messages += 1
+        self.began = perf_counter()
 
     def on_url(self, url: bytes) -> None:
         """Count a part of the target."""
@@ -130,7 +133,25 @@ class Parsing(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         super().on_message_complete()
-        self.phase = Phase.BETWEEN
+        self.phase, self.began = Phase.BETWEEN, perf_counter()
+
+    def read_so_far(self) -> Scope:
+        """What is known of a request whose head is not read, or refused."""
+        has_begun = self.phase is Phase.HEAD and self.messages > 0
+        url = self.url if has_begun else b""
+        path = url.partition(b"?")[0].partition(b"#")[0]
+        scope: Scope = {
+            "type": "http",
+            # A target of another form can hold a password.
+            "path": path.decode("latin-1") if path.startswith(b"/") else "",
+            "query_string": b"",
+            "headers": self.headers if has_begun else [],
+            "client": self.client,
+            "state": {},
+        }
+        if url:  # until it has come, the parser tells a method that nobody sent
+            scope["method"] = self.parser.get_method().decode()
+        return scope
 
 
 def told(fault: HttpParserError | ServiceError) -> ServiceError:

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 from httptools import HttpParserError
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from service.api.observing import note_refusal
 from service.api.paths import HEALTH
 from service.errors import BodyTimeout, HeadTimeout, NotHttp, ServiceError, TooManyConnections
 from service.server.config import Config, Shared
 from service.server.parsing import PIECE, Parsing, Phase, told
 from service.server.reading import Reading
-from service.server.refusals import refusal
+from service.server.refusals import refusal, tell
 
 _HEALTH = tuple(path.encode() for path in HEALTH)
 MOST_PIPELINED = 16
@@ -202,18 +203,21 @@ class Protocol(Parsing):
         elif at_fault is not None and not at_fault.response_started:
             at_fault.disconnected = True
             at_fault.message_event.set()
-            self._answer(error)
+            self._answer(error, at_fault.scope)  # type: ignore[arg-type]
         elif self._unanswered:
             self.leave()
         else:
             self._answer(error)
 
-    def _answer(self, error: ServiceError) -> None:
-        self.logger.info("%s:%s refused: %s", *(self.client or ("", "")), error.detail)
-        self._metrics.rejected(error.slug)
-        path = self.url.partition(b"?")[0].decode("latin-1")
-        default = self.server_state.default_headers
-        self.transport.write(refusal(error, path or "/", self.headers or [], default))
+    def _answer(self, error: ServiceError, served: Scope | None = None) -> None:
+        """Of a request that the application serves, the application tells how it ended."""
+        scope = served or self.read_so_far()
+        answer, told = refusal(error, scope, self.server_state.default_headers)
+        if served is not None:
+            note_refusal(served, told)
+        else:
+            tell(scope, told, self.began, self._metrics)
+        self.transport.write(answer)
         self.transport.write_eof()
         self.shared.waiting[self] = None
         self._set_deadline(LINGER_S, self._close)

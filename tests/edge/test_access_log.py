@@ -112,7 +112,89 @@ def test_what_the_socket_refuses_is_counted_and_locked_down(server):
     slug = head.partition('"type":"/problems/')[2].partition('"')[0]
     metrics = server.ask("GET", "/metrics")[2].decode()
     assert f'attention_rejections_total{{reason="{slug}"}} 1.0' in metrics
-    assert [1 for line in lines_of(server) if "refused" in line["message"]]
+    series = 'attention_requests_total{method="other",route="unmatched",status="400"} 1.0'
+    assert series in metrics
+    name = head.partition("x-request-id: ")[2].partition("\r\n")[0]
+    line = line_of(server, name)
+    assert line["message"] == "- unmatched 400"
+    assert "Invalid method" in line["detail"]
+    assert not {"method", "path"} & line.keys()
+
+
+def refused(server, *pieces):
+    """What one connection is answered, piece after piece of a request."""
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=10)) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(0.1)
+        return connection.makefile("rb").read()
+
+
+@pytest.mark.sockets
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (b"/v1/%0a?canary#canary", "/v1/%0a"),
+        (b"/health/live#canary", "/health/live"),
+        (b"/" + b"x" * 999, "/" + "x" * 255),
+        (b"http://canary:canary@x/", None),
+    ],
+    ids=["query", "probe", "long", "with a password"],
+)
+def test_a_refused_head_has_a_line_of_the_same_form(server, target, path):
+    """As far as it was read: method, path without query and bounded, id, trace, status, client."""
+    name = f"head-{len(target)}"
+    head = [b"PUT " + target + b" HTTP/1.1", b"X-Request-ID: " + name.encode(),
+            f"traceparent: 00-{TRACE}-{PARENT}-01".encode(), b"Host: x", b"Host: y"]  # fmt: skip
+    answer = refused(server, b"\r\n".join([*head, b"", b""]))
+    line = line_of(server, name)
+    assert line["level"] == "info"
+    assert line["message"] == "PUT unmatched 400"
+    assert line.get("path") == path
+    told = {
+        "method": "PUT",
+        "route": "unmatched",
+        "status": 400,
+        "problem": "malformed-request",
+        "detail": "expected one header Host, found 2",
+        "trace_id": TRACE,
+        "request_bytes": 0,
+        "response_bytes": len(answer.partition(b"\r\n\r\n")[2]),
+        "client": "127.0.0.1",
+    }
+    assert told.items() <= line.items()
+    assert 0 <= line["duration_ms"] < 1000
+    assert b"canary" not in server.log.read_bytes()
+
+
+@pytest.mark.sockets
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_request_that_breaks_off_has_one_line(server, at_once):
+    """A body that cannot be read is 400 on the line too: its caller has not left."""
+    name = f"broken-{at_once}"
+    head = f"POST /v1/attention HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+    head += f"X-Request-ID: {name}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    pieces = [head.encode(), b"zz\r\n"]
+    answer = refused(server, *([b"".join(pieces)] if at_once else pieces))
+    assert answer.startswith(b"HTTP/1.1 400")
+    line = line_of(server, name)
+    assert (line["status"], line["problem"]) == (400, "malformed-request")
+    assert "chunk size" in line["detail"]
+    assert line["route"] == "/v1/attention"
+    assert line["response_bytes"] == len(answer.partition(b"\r\n\r\n")[2])
+    assert "cancelled" not in line
+
+
+@pytest.mark.sockets
+def test_what_comes_after_a_request_is_not_told_as_that_request(server):
+    """A refusal between two requests has an id of its own, and no path."""
+    first = b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Request-ID: before\r\n\r\n"
+    answer = refused(server, first, b"\r\n" * 50_000)
+    name = answer.lower().rpartition(b"x-request-id: ")[2].partition(b"\r\n")[0].decode()
+    assert name != "before"
+    line = line_of(server, name)
+    assert (line["status"], line["problem"]) == (431, "head-too-large")
+    assert not {"method", "path"} & line.keys()
 
 
 @pytest.mark.sockets
