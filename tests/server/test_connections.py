@@ -11,6 +11,7 @@ import pytest
 
 from tests.server.raw import NOTHING, answers, head, next_answer, post, problem, read_all
 from tests.server_process import ERROR, running
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sockets
 
@@ -46,14 +47,6 @@ def closed(connection):
     return True
 
 
-def until(condition, seconds=10.0):
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        time.sleep(0.02)
-    pytest.fail("it never became so")
-
-
 def test_stalled_connections_are_closed_while_a_good_client_is_served(tmp_path):
     """Whatever a connection stalls at, its time is bounded, and nobody else waits for it."""
     settings = {"head_timeout_s": 2, "body_timeout_s": 2, "keep_alive_s": 2}
@@ -63,7 +56,7 @@ def test_stalled_connections_are_closed_while_a_good_client_is_served(tmp_path):
         stalled = [
             stack.enter_context(server.connect(STALLS[i % len(STALLS)])) for i in range(STALLED)
         ]
-        until(lambda: files(server) > before + STALLED / 2, 2)
+        wait_until(lambda: files(server) > before + STALLED / 2, 2)
         waits, left = [], stalled
         while left and time.monotonic() < began + 6:
             asked = time.monotonic()
@@ -72,7 +65,7 @@ def test_stalled_connections_are_closed_while_a_good_client_is_served(tmp_path):
             left = [connection for connection in left if not closed(connection)]
         assert left == []
         assert max(waits) < 0.5
-        until(lambda: files(server) <= before)
+        wait_until(lambda: files(server) <= before)
         assert ERROR not in server.log.read_text()
 
 
@@ -95,7 +88,7 @@ def test_a_new_connection_takes_the_place_of_the_longest_idle(small):
         idle[0].sendall(head(close=False))
         assert next_answer(idle[0]).status == 200
         assert small.analyse({"include": []})[0] == 200
-        until(lambda: closed(idle[1]))
+        wait_until(lambda: closed(idle[1]))
         assert [closed(connection) for connection in idle] == [False, True, False, False]
 
 
@@ -146,7 +139,7 @@ def test_where_all_connections_are_at_work_health_is_answered_still(small):
         for connection in busy:
             connection.sendall(b" " * 6 + b"}\n")
             assert next_answer(connection).status == 200
-    until(lambda: small.ask("GET", "/v1/limits")[0] == 200)
+    wait_until(lambda: small.ask("GET", "/v1/limits")[0] == 200)
 
 
 def reader(server, request, window=4096):
@@ -162,12 +155,12 @@ def reader(server, request, window=4096):
 @pytest.mark.parametrize("close", [True, False], ids=["close", "keep-alive"])
 def test_an_answer_that_nobody_reads_is_given_up(small, close):
     """A caller that reads nothing for the time of the setting loses the rest of its answer."""
-    until(lambda: files(small) == small.at_rest)
+    wait_until(lambda: files(small) == small.at_rest)
     request = post(f"Content-Length: {len(BIG)}", body=BIG, close=close)
     with reader(small, request) as connection:
         assert connection.recv(10).startswith(b"HTTP/1.1 2")
         assert files(small) > small.at_rest
-        until(lambda: files(small) == small.at_rest, 5)
+        wait_until(lambda: files(small) == small.at_rest, 5)
         assert len(read_all(connection)) < 8_000_000
 
 

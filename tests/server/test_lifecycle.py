@@ -12,6 +12,7 @@ import pytest
 from tests.server.hanging import REASON
 from tests.server.raw import answers, head, next_answer, post, problem, read_all
 from tests.server_process import ERROR, WARNING, running
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sockets
 
@@ -52,14 +53,6 @@ def ready(server):
     return answer
 
 
-def until(condition, seconds=10.0):
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        time.sleep(0.02)
-    pytest.fail("it never became so")
-
-
 def refuses_connections(server):
     try:
         server.connect().close()
@@ -89,7 +82,7 @@ def test_sigterm_drains_before_it_stops(tmp_path):
         assert "connection" not in next_answer(idle).headers
         assert "connection" not in next_answer(used).headers
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: ready(server).status == 503)
+        wait_until(lambda: ready(server).status == 503)
         document = problem(ready(server))
         assert "stopping" in document["detail"]
         assert server.ask("GET", "/health/live")[0] == 200
@@ -99,7 +92,7 @@ def test_sigterm_drains_before_it_stops(tmp_path):
         (last,) = answers(read_all(used))
         assert (last.status, last.headers["connection"]) == (200, "close")
         call = Call(server, LONG)
-        until(lambda: refuses_connections(server))
+        wait_until(lambda: refuses_connections(server))
         assert read_all(idle) == b""
         assert server.process.wait(30) == 0
         assert call.wait().answer[0] == 200
@@ -126,7 +119,7 @@ def test_the_second_signal_ends_at_once(tmp_path, second):
     with running(tmp_path / "log", drain_delay_s=30) as server:
         call = Call(server, ENDLESS)
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: ready(server).status == 503)
+        wait_until(lambda: ready(server).status == 503)
         began = time.monotonic()
         assert server.stop(second) == 128 + second
         assert time.monotonic() - began < 1
@@ -180,13 +173,13 @@ def test_a_computation_that_hangs_ends_the_process(tmp_path):
         call = Call(server, LONG)
         began = time.monotonic()
         server.process.send_signal(signal.SIGUSR1)
-        until(lambda: ready(server).status == 503)
+        wait_until(lambda: ready(server).status == 503)
         assert problem(ready(server))["detail"] == REASON
         assert server.ask("GET", "/health/live")[0] == 200
         status, headers, body = server.analyse({})
         assert (status, json.loads(body)["detail"]) == (503, REASON)
         assert int(headers["retry-after"]) >= 1
-        until(lambda: server.analyse({})[1].get("connection") == "close")
+        wait_until(lambda: server.analyse({})[1].get("connection") == "close")
         assert server.process.wait(30) == 1
         assert 3.9 < time.monotonic() - began < 6
         assert call.wait().answer[0] == 200
@@ -200,7 +193,7 @@ def test_sigterm_ends_a_process_that_hangs_sooner(tmp_path):
     with running(tmp_path / "log", command=HANGING, grace_s=20) as server:
         call = Call(server, LONG)
         server.process.send_signal(signal.SIGUSR1)
-        until(lambda: ready(server).status == 503)
+        wait_until(lambda: ready(server).status == 503)
         began = time.monotonic()
         assert server.stop() == 1
         assert time.monotonic() - began < 15
