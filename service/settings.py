@@ -122,8 +122,8 @@ class Settings(BaseSettings):
     send_timeout_s: float = Field(
         30.0,
         gt=0,
-        le=DAY_S,
-        description="Longest time in which a caller reads nothing of its answer.",
+        description="Longest time in which a caller reads less than 64 KiB of its answer; for the "
+        "whole it has this time and a second for each 256 KiB.",
     )
     # Longer than the 60 s of common proxies, so that the proxy is the one that closes.
     keep_alive_s: int = Field(65, ge=1, le=DAY_S, description="Longest time between two requests.")

@@ -56,12 +56,18 @@ class Protocol(Parsing):
         self._await_next()
 
     def _make_room(self) -> bool:
-        """End the connection that has waited longest, if there is one that no answer is due on."""
-        if not self.shared.waiting:
+        """End the connection that has waited longest, of those whose peer has read all answers."""
+        oldest = next((each for each in self.shared.waiting if each.has_sent_all), None)
+        if oldest is None:
             return False
-        oldest, _ = self.shared.waiting.popitem(last=False)
+        del self.shared.waiting[oldest]
         oldest.end()
         return True
+
+    @property
+    def has_sent_all(self) -> bool:
+        """Whether nothing is left here of what was answered."""
+        return not self.transport.get_write_buffer_size()
 
     def end(self) -> None:
         """Close at once."""
@@ -167,6 +173,7 @@ class Protocol(Parsing):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
         self._active = cycle
+        self.reading.begin()
         super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
     def on_response_complete(self) -> None:
@@ -174,7 +181,8 @@ class Protocol(Parsing):
         super().on_response_complete()
         if not self._unanswered:
             self.shared.waiting[self] = None
-        self.reading.watch()
+        if not self._unanswered or self.flow.write_paused:
+            self.reading.watch()
 
     def pause_writing(self) -> None:
         """The peer does not read as fast as the answer is written."""
@@ -182,9 +190,12 @@ class Protocol(Parsing):
         self.reading.watch()
 
     def resume_writing(self) -> None:
-        """The peer has read most of what was written."""
+        """The peer has read most of what was written; nothing is added to a last rest."""
         super().resume_writing()
-        self.reading.stop()
+        if self._unanswered:
+            self.reading.stop()
+        else:
+            self.reading.watch()
 
     # --- refusals --------------------------------------------------------------------------------
 
