@@ -122,6 +122,7 @@ class Settings(BaseSettings):
     send_timeout_s: float = Field(
         30.0,
         gt=0,
+        le=DAY_S,
         description="Longest time in which a caller reads less than 64 KiB of its answer; for the "
         "whole it has this time and a second for each 256 KiB.",
     )

@@ -46,5 +46,5 @@ class Shared(ServerState):
     def __init__(self) -> None:
         super().__init__()
         self.draining = False
-        self.waiting: OrderedDict[Protocol, None] = OrderedDict()
-        """The connections that no answer is due on, the longest waiting first."""
+        self.waiting: OrderedDict[Protocol, float] = OrderedDict()
+        """The connections that no answer is due on, and since when; the longest waiting first."""

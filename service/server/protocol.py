@@ -20,6 +20,8 @@ _HEALTH = tuple(path.encode() for path in HEALTH)
 MOST_PIPELINED = 16
 AFTER_THE_APPLICATION_S = 1.0
 """The application's own deadline for a body comes first: it knows what to say of it."""
+YOUNG_S, MOST_SPARED = 0.25, 128
+"""How long a connection may take to ask before it makes room, and beyond the bound how many may."""
 LINGER_S, LINGER_BYTES = 2.0, 2**20
 """What is still read, and thrown away, of a peer that was refused, so that it sees the answer."""
 
@@ -52,13 +54,20 @@ class Protocol(Parsing):
         super().connection_made(transport)
         self.reading = Reading(transport, self.loop, self.settings.send_timeout_s)
         self._crowded = full and not self._make_room()
-        self.shared.waiting[self] = None
+        self.shared.waiting[self] = self.loop.time()
         self._await_next()
 
     def _make_room(self) -> bool:
-        """End the connection that has waited longest, of those whose peer has read all answers."""
+        """End the connection that has waited longest, of those whose peer has read all answers.
+
+        A young one is spared, as a health check's is before it has asked: where there are only such
+        the newcomer is one too many, and may ask for health alone.
+        """
         oldest = next((each for each in self.shared.waiting if each.has_sent_all), None)
         if oldest is None:
+            return False
+        age = self.loop.time() - self.shared.waiting[oldest]
+        if age < YOUNG_S and len(self.connections) < self.settings.max_connections + MOST_SPARED:
             return False
         del self.shared.waiting[oldest]
         oldest.end()
@@ -180,7 +189,7 @@ class Protocol(Parsing):
         """Wait for the next request, and for the peer to read this answer."""
         super().on_response_complete()
         if not self._unanswered:
-            self.shared.waiting[self] = None
+            self.shared.waiting[self] = self.loop.time()
         if not self._unanswered or self.flow.write_paused:
             self.reading.watch()
 
@@ -230,7 +239,7 @@ class Protocol(Parsing):
             tell(scope, told, self.began, self._metrics)
         self.transport.write(answer)
         self.transport.write_eof()
-        self.shared.waiting[self] = None
+        self.shared.waiting[self] = self.loop.time()
         self._set_deadline(LINGER_S, self._close)
 
     def _discard(self, count: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from service.server.protocol import MOST_SPARED, YOUNG_S
 from tests.server.raw import NOTHING, answers, head, next_answer, post, problem, read_all
 from tests.server_process import ERROR, running
 from tests.waiting import wait_until
@@ -87,6 +88,7 @@ def test_a_new_connection_takes_the_place_of_the_longest_idle(small):
         assert [next_answer(connection).status for connection in idle] == [200] * 4
         idle[0].sendall(head(close=False))
         assert next_answer(idle[0]).status == 200
+        time.sleep(1.2 * YOUNG_S)
         assert small.analyse({"include": []})[0] == 200
         wait_until(lambda: closed(idle[1]))
         assert [closed(connection) for connection in idle] == [False, True, False, False]
@@ -117,7 +119,7 @@ def test_a_flood_of_connections_keeps_nobody_out(small):
     assert len(opened) > 20
     assert len(statuses) > 10
     assert set(statuses) == {200}
-    assert most < 64
+    assert most < small.at_rest + 4 + MOST_SPARED + 10
 
 
 def test_where_all_connections_are_at_work_health_is_answered_still(small):
