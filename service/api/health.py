@@ -4,19 +4,20 @@ from fastapi import APIRouter, Request
 
 from schemas.server import Health
 from service.api.documentation import problems
+from service.api.probing import probe
 from service.api.state import state_of
 from service.errors import Draining
 
 router = APIRouter(prefix="/health", tags=["health"])
 
 
-@router.get("/live", summary="Is the process alive?", responses=problems(500))
+@probe(router, "/live", summary="Is the process alive?", responses=problems(500))
 async def health_live() -> Health:
     """Answers while the largest permitted job runs."""
     return Health(status="ok")
 
 
-@router.get("/ready", summary="Does it take work?", responses=problems(500, 503))
+@probe(router, "/ready", summary="Does it take work?", responses=problems(500, 503))
 async def health_ready(request: Request) -> Health:
     """503 while warming up, and as soon as it is told to stop: work in flight and work that still
     comes is finished. 503 too where a computation hangs, until the process is started anew.

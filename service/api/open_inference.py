@@ -18,6 +18,7 @@ from service.api.bodies import JSON_BODY, read_body
 from service.api.codings import refuse_content_coding
 from service.api.documentation import problems, request_body
 from service.api.open_inference_models import TAG, refuse_unless_ready
+from service.api.probing import probe
 from service.api.state import state_of
 from service.api.stays import stay_of
 from service.errors import Invalid, ProtocolViolation, UnsupportedExtension
@@ -31,13 +32,13 @@ NAME = "attention-analysis"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "parameters", "statistics"]
 
 
-@router.get("/health/live", summary="Is the process alive?", responses=problems(500))
+@probe(router, "/health/live", summary="Is the process alive?", responses=problems(500))
 async def oip_live() -> ServerLive:
     """Answers while the largest permitted job runs."""
     return ServerLive(live=True)
 
 
-@router.get("/health/ready", summary="Does it take work?", responses=problems(500, 503))
+@probe(router, "/health/ready", summary="Does it take work?", responses=problems(500, 503))
 async def oip_ready(http: Request) -> ServerReady:
     """503 while warming up, as soon as it is told to stop, and where a computation hangs."""
     refuse_unless_ready(http)

@@ -8,6 +8,7 @@ from service.api.documentation import TEXT as TEXT_SCHEMA
 from service.api.documentation import problems
 from service.api.negotiation import answer_encoding
 from service.api.paths import METRICS
+from service.api.probing import probe
 from service.api.state import state_of
 
 router = APIRouter(tags=["health"])
@@ -20,7 +21,8 @@ attention_queue_length 0.0
 _EXAMPLES = {TEXT: _EXAMPLE, OPENMETRICS: f"{_EXAMPLE}# EOF\n"}
 
 
-@router.get(
+@probe(
+    router,
     METRICS,
     summary="What was counted and measured",
     response_class=Response,
