@@ -9,7 +9,7 @@ EXAMPLES = 1_000
 
 
 def run() -> list[Figure]:
-    """Several minutes on one core."""
+    """A quarter of an hour."""
     began = time.monotonic()
     report = conform(EXAMPLES)
     for told in report.failures[:20]:
