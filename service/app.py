@@ -53,6 +53,9 @@ the softmax, how far from theory, and what would mend it.
 **First**: open `POST /v1/attention`, choose an example and press *Execute*. Large
 tensors travel as safetensors: `curl --data-binary @file.safetensors -H 'Content-Type:
 application/x-safetensors'`. `GET /v1/catalogue` explains every number.
+
+Every request may say in the header `X-Request-Timeout-Ms` how long it waits for its answer, and
+name itself in `X-Request-ID`.
 """
 _TAGS = [
     {"name": "attention", "description": "Run attention and diagnose it."},
