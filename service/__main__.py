@@ -6,9 +6,12 @@ import os
 import sys
 
 from fastapi import FastAPI
+from prometheus_client import disable_created_metrics
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from service import logs
+from service.api.telemetry import TelemetryUnavailable
 from service.app import create_app
 from service.server.config import Config
 from service.server.files import allow_files
@@ -27,7 +30,9 @@ def main() -> None:
         _log.warning("%s is no setting", name)
     # What telemetry calls this service, unless the operator has a name for it.
     os.environ.setdefault("OTEL_SERVICE_NAME", NAME)
-    server = server_of(create_app(settings, warm_up=True), settings)
+    # The moment each counter was made would double the series, and nobody asks for it.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    server = server_of(_app(settings), settings)
     allow_files(settings.max_connections)
     # What the imports made stays: a full collection that walks it stops all threads for 0.1 s.
     gc.collect()
@@ -36,14 +41,24 @@ def main() -> None:
     sys.exit(server.exit_code)
 
 
+def _app(settings: Settings) -> FastAPI:
+    try:
+        return create_app(settings, warm_up=True)
+    except TelemetryUnavailable as error:
+        sys.exit(str(error))
+
+
 def _settings() -> Settings:
     """Those of the environment; a wrong one ends the process with a sentence for each."""
     try:
         return Settings()
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        said = (f"ATTENTION_{str(item['loc'][0]).upper()}: {item['msg']}" for item in found)
-        sys.exit("\n".join(said))
+        sys.exit("\n".join(map(_said, found)))
+
+
+def _said(fault: ErrorDetails) -> str:
+    return f"ATTENTION_{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def server_of(app: FastAPI, settings: Settings) -> Server:

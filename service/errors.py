@@ -19,7 +19,7 @@ ServiceError
 ├── BodyTimeout          the body did not arrive in time
 ├── UnsupportedMedia     an encoding of the body that is not read here
 ├── NotAcceptable        an encoding of the answer that is not written here
-├── Busy                 the queue is full; try again
+├── Busy                 no place, or no memory beside the others; try again
 ├── OutOfMemory          the device had too little free memory
 ├── TooManyConnections   all connections are in use; try again
 ├── Draining             the service is stopping
@@ -189,7 +189,7 @@ class NotAcceptable(ServiceError):
 
 
 class Busy(ServiceError):
-    """The queue is full."""
+    """All places are taken, or the memory of all requests together is."""
 
     slug = "busy"
     title = "The service is busy"

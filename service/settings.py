@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 2**20
 DAY_S = 86_400
+# What docker-compose.yml reads under the same prefix.
+_OF_COMPOSE = ("publish", "gpu_publish", "memory", "cpus")
 LEAST_KEY_CHARACTERS = 16
 _KEY = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """What may stand after `Bearer ` (RFC 6750)."""
@@ -135,11 +137,21 @@ class Settings(BaseSettings):
         30.0, gt=0, le=DAY_S, description="How long what is in flight may then take to finish."
     )
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, given: object) -> object:
+        return given.lower() if isinstance(given, str) else given
+
     @field_validator("api_key")
     @classmethod
     def _strong(cls, given: SecretStr | None) -> SecretStr | None:
         if given is None:
             return None
+        if not given.get_secret_value().strip():
+            raise ValueError(
+                f"the key is empty; it has at least {LEAST_KEY_CHARACTERS} characters, and without "
+                "the variable none is asked for"
+            )
         for key in _pieces(given.get_secret_value()):
             if len(key) < LEAST_KEY_CHARACTERS or not _KEY.fullmatch(key):
                 raise ValueError(
@@ -159,7 +171,10 @@ class Settings(BaseSettings):
     @classmethod
     def _origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         if given != ("*",) and not all(map(_ORIGIN.fullmatch, given)):
-            raise ValueError("expected origins such as https://example.org:8443, or * alone")
+            raise ValueError(
+                "expected origins such as https://example.org:8443, without a slash behind them, "
+                "or * alone"
+            )
         return given
 
     @field_validator("trusted_proxies")
@@ -186,7 +201,8 @@ class Settings(BaseSettings):
         """The variables with this prefix that are no settings, as a mistyped one is."""
         prefix = str(cls.model_config.get("env_prefix"))
         named = [name for name in environment if name.upper().startswith(prefix)]
-        return sorted(n for n in named if n[len(prefix) :].lower() not in cls.model_fields)
+        known = {*cls.model_fields, *_OF_COMPOSE}
+        return sorted(name for name in named if name[len(prefix) :].lower() not in known)
 
     def name_of(self, field: str) -> str:
         """The environment variable that sets `field`."""

@@ -8,9 +8,8 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from service.api.paths import STATIC
+from service.api.paths import DOCUMENT, STATIC
 
-DOCUMENT = "/openapi.json"
 router = APIRouter(include_in_schema=False)
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 # Both write styles into the page, and hold pictures as data; a picture that was asked for on the

@@ -1,5 +1,6 @@
 """What is told of every request: its measurements, one line in the log, and Server-Timing."""
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -9,7 +10,7 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.paths import STATIC, is_probe, is_static
+from service.api.paths import DOCUMENT, STATIC, is_probe, is_static
 from service.engine.computer import Timed
 from service.logs import FIELDS
 from service.metrics import Metrics
@@ -123,6 +124,9 @@ class Observing:
 
         try:
             await self._app(scope, receive_seen, send_seen)
+        except asyncio.CancelledError:
+            seen.left = seen.left or not seen.answered
+            raise
         finally:
             if (refusal := scope["state"].get(_REFUSAL)) is not None:
                 refusal.put_on(seen)
@@ -165,6 +169,8 @@ def _route(scope: Scope) -> str:
     template = getattr(scope.get("route"), "path_format", None)
     if template is not None:
         return str(template)
+    if scope["path"] == DOCUMENT:
+        return DOCUMENT
     return f"{STATIC}/{{path}}" if is_static(scope["path"]) else UNMATCHED
 
 

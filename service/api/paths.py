@@ -2,9 +2,10 @@
 
 HEALTH = ("/health/", "/v2/health/")
 METRICS = "/metrics"
+DOCUMENT = "/openapi.json"
 STATIC = "/static-offline-docs"
 """Where the files of the docs pages lie."""
-_DOCS = frozenset({"/", "/docs", "/redoc", "/openapi.json"})
+_DOCS = frozenset({"/", "/docs", "/redoc", DOCUMENT})
 
 
 def is_health(path: str) -> bool:

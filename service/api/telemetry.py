@@ -31,7 +31,7 @@ def telemetry_of(settings: Settings) -> TelemetryConfig:
     if not _installed():
         raise TelemetryUnavailable(
             f"{setting} is on, but what it needs is not installed: "
-            "pip install 'attention-analysis[otel]'"
+            ".venv/bin/pip install -c constraints.txt -e '.[otel]'"
         )
     if not any(name.startswith("OTEL_EXPORTER_OTLP_") for name in os.environ):
         _log.warning("%s is on; %s names no collector to send to", setting, _ENDPOINT)

@@ -39,6 +39,8 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's form
         """Begin to stop; the second signal ends the process at once."""
         if self._stops_at is not None:
+            count = len(self.server_state.tasks)
+            _log.warning("A second signal ends the process; requests that are cut: %d", count)
             end(128 + sig)
         delay = 0.0 if sig == signal.SIGINT else self._settings.drain_delay_s
         self._stops_at = monotonic() + delay

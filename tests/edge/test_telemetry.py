@@ -114,7 +114,7 @@ def test_a_missing_extra_is_told_at_the_start(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("opentelemetry.exporter")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr("service.api.telemetry._EXPORTER", "opentelemetry.exporter.no.such")
-    with pytest.raises(TelemetryUnavailable, match=r"attention-analysis\[otel\]") as error:
+    with pytest.raises(TelemetryUnavailable, match=r"\.\[otel\]") as error:
         create_app(Settings(telemetry=True))
     assert "ATTENTION_TELEMETRY" in str(error.value)
     create_app(Settings())
