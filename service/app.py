@@ -151,10 +151,15 @@ def _middleware(settings: Settings, engine: Engine, metrics: Metrics) -> list[Mi
         Middleware(SecurityHeaders),
         *([Middleware(CrossOrigin, origins=origins)] if origins else []),
         Middleware(ApiKey, settings=settings),
-        Middleware(Stays, admission=engine.admission),
+        Middleware(Stays, admission=engine.admission, work=_work()),
         Middleware(WholeFiles),
         Middleware(Unexpected),
     ]
+
+
+def _work() -> list[APIRoute]:
+    rooms = (attention, softmax, sweeps, comparisons)
+    return [route for room in rooms for route in room.router.routes if isinstance(route, APIRoute)]
 
 
 def _gauges(engine: Engine, metrics: Metrics) -> None:

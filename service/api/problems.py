@@ -165,6 +165,11 @@ def _bounded(text: str, most: int) -> str:
 def _on_service_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, errors.ServiceError):
         raise TypeError
+    return answer_of(request, error)
+
+
+def answer_of(request: Request, error: errors.ServiceError) -> Response:
+    """The answer to what went wrong for a caller."""
     body = problem_of(request, error)
     sent = {HEADER: request_id(request.scope)}
     if body["status"] in (429, 503):

@@ -26,8 +26,10 @@ class Told:
         return f"{answers}; {self.unanswered} unanswered"
 
 
-def load(url: str, body: bytes, *, rate: float, workers: int, seconds: float) -> Told:
+def load(url: str, body: bytes, *, rate: float | None, workers: int, seconds: float) -> Told:
     """Post a body at a constant rate, spread over so many workers with a connection each.
+
+    Without a rate each worker posts again as soon as it is answered.
 
     Raises:
         FileNotFoundError: hey is not installed.
@@ -38,7 +40,8 @@ def load(url: str, body: bytes, *, rate: float, workers: int, seconds: float) ->
     with tempfile.TemporaryDirectory() as folder:
         posted = Path(folder, "body")
         posted.write_bytes(body)
-        command = ["hey", "-z", f"{seconds:g}s", "-c", str(workers), "-q", f"{rate / workers:.4f}"]
+        command = ["hey", "-z", f"{seconds:g}s", "-c", str(workers)]
+        command += [] if rate is None else ["-q", f"{rate / workers:.4f}"]
         command += ["-m", "POST", "-D", str(posted), "-T", "application/json", "-t", "60"]
         done = subprocess.run([*command, url], check=True, capture_output=True, text=True)
     return read(done.stdout)
