@@ -22,6 +22,7 @@ from service.api.receiving_inference import HEADER_LENGTH, ReceivedInference, re
 from service.api.state import State, state_of
 from service.diagnostics import DIAGNOSTICS
 from service.encodings import JSON, OCTETS
+from service.engine.engine import Series
 from service.engine.model_statistics import Clock
 from service.job import Job, job_of
 from service.limits import check
@@ -77,9 +78,10 @@ async def oip_infer(
         inference, job = await given.series.code(lambda: _admitted(given, model, state))
         clock.lap("compute_input")
         given.stay.hold(job.estimate.peak_bytes)
-        analysis = await _computed(http, state, given, inference, job, clock)
+        series = given.series.within(inference.timeout_s)
+        analysis = await _computed(http, inference, job, series, clock)
         coding = answer_coding(http.headers)
-        written = await given.series.code(lambda: _written(inference, analysis, coding))
+        written = await series.code(lambda: _written(inference, analysis, coding))
         clock.lap("compute_output")
     return _answered(http, written, coding)
 
@@ -97,16 +99,8 @@ def _counted(state: State, model: Model, clock: Clock) -> Iterator[None]:
 
 
 async def _computed(
-    http: Request,
-    state: State,
-    given: ReceivedInference,
-    inference: Inference,
-    job: Job,
-    clock: Clock,
+    http: Request, inference: Inference, job: Job, series: Series, clock: Clock
 ) -> Analysis:
-    """The analysis, within what the caller allows: by the header or by the parameter."""
-    allowed = [s for s in (given.timeout_s, inference.timeout_s) if s is not None]
-    series = state.engine.series(given.stay, timeout_s=min(allowed, default=None))
     with told_by(inference.places):
         _, timed = await computed(http, job, series)
     clock.computed(timed)

@@ -24,14 +24,13 @@ _BYTES = Bound("max_body_bytes", "Send fewer at a time, or raise the setting.")
 class ReceivedInference:
     """A body as it was before compression, the bytes of JSON it begins with, and what is held.
 
-    `timeout_s` is how long the header says that the caller waits; `series` ends with it.
+    `series` ends when the header says that the caller waits no more.
     """
 
     body: bytearray
     header_length: int | None
     stay: Stay
     series: Series
-    timeout_s: float | None
 
 
 async def received_inference(http: Request, state: State) -> ReceivedInference:
@@ -50,7 +49,7 @@ async def received_inference(http: Request, state: State) -> ReceivedInference:
     series = state.engine.series(stay, timeout_s=timeout_s)
     if coding is not None:
         body = await _inflated(body, coding, state.settings, stay, series, only_json=only_json)
-    return ReceivedInference(body, header_length, stay, series, timeout_s)
+    return ReceivedInference(body, header_length, stay, series)
 
 
 async def _inflated(

@@ -113,9 +113,7 @@ class Engine:
         """
         limit = self._settings.deadline_s
         ticket = Ticket(monotonic() + limit, f"setting {self._settings.name_of('deadline_s')}")
-        if timeout_s is not None and stay.began + timeout_s < ticket.deadline:
-            ticket = Ticket(stay.began + timeout_s, f"the request allows {timeout_s:g} s")
-        return Series(self, stay, ticket)
+        return Series(self, stay, ticket).within(timeout_s)
 
     async def run(
         self, device: torch.device, work: Work[Any, Result], stay: Stay, ticket: Ticket
@@ -167,6 +165,13 @@ class Series:
 
     def __init__(self, engine: Engine, stay: Stay, ticket: Ticket) -> None:
         self._engine, self._stay, self.ticket = engine, stay, ticket
+
+    def within(self, timeout_s: float | None) -> "Series":
+        """The same with a sooner deadline, where it is one: seconds from the request's arrival."""
+        if timeout_s is None or self._stay.began + timeout_s >= self.ticket.deadline:
+            return self
+        ticket = Ticket(self._stay.began + timeout_s, f"the request allows {timeout_s:g} s")
+        return Series(self._engine, self._stay, ticket)
 
     async def code(self, work: Callable[[], Result]) -> Result:
         """Parse or write, off the event loop.

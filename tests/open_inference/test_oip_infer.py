@@ -8,7 +8,7 @@ import httpx
 import pytest
 import torch
 
-from service.api import computing
+from service.api import computing, open_inference_infer
 from service.app import create_app
 from service.settings import Settings
 from tests.builders import normal, same_bytes
@@ -213,6 +213,18 @@ async def test_the_sooner_of_header_and_parameter_counts(client):
     document = {"parameters": {"seed": 0, "query_length": 4096, "timeout": 10**8}}
     answer = await client.post(INFER, json=document, headers={"X-Request-Timeout-Ms": "1"})
     assert "0.001 s" in problem_of(answer, 504)["detail"]
+
+
+async def test_a_timeout_covers_the_writing_too(client, monkeypatch):
+    """The parameter bounds the whole inference, not only its computation."""
+    release = threading.Event()
+    monkeypatch.setattr(open_inference_infer, "_written", lambda *_: release.wait(30))
+    document = {"parameters": {"seed": 0, "timeout": 2_000_000}}
+    try:
+        answer = await client.post(INFER, json=document)
+    finally:
+        release.set()
+    assert "2 s" in problem_of(answer, 504)["detail"]
 
 
 async def test_priority_is_taken_and_ignored(client):
