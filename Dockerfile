@@ -64,6 +64,16 @@ COPY service ./service
 RUN pip install --no-deps --target /opt/app . \
     && python -m compileall -q --invalidation-mode unchecked-hash /opt/app
 
+# The pass in C++: compiled with the base's own runtime library, and only its library leaves here.
+FROM ${BASE} AS native
+WORKDIR /build
+# hadolint ignore=DL3008
+RUN command -v g++ || { apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*; }
+COPY service/attention/native ./service/attention/native
+RUN python -m service.attention.native.build && test -f service/attention/native/pass.so
+
 # What both images have in common. Nothing below /opt belongs to the user who runs it, and nothing
 # is written at run time: the root file system may be read-only.
 FROM ${BASE} AS runtime
@@ -90,7 +100,9 @@ FROM runtime AS cuda
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=cuda-dependencies /opt/venv /opt/venv
 COPY --from=project /opt/app /opt/app
+COPY --from=native /build/service/attention/native/pass.so /opt/app/service/attention/native/
 
 FROM runtime AS cpu
 COPY --from=cpu-dependencies /opt/venv /opt/venv
 COPY --from=project /opt/app /opt/app
+COPY --from=native /build/service/attention/native/pass.so /opt/app/service/attention/native/

@@ -12,15 +12,15 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
 .PHONY: serve test stress image-test lint format bench demo docs lock clean
 
-serve: .venv/.serve
+serve: .venv/.native
 	$(BIN)/python -m service
 
-test: .venv/.dev
+test: .venv/.dev .venv/.native
 	$(BIN)/python -m pytest
 
 # The proofs that take longer (45 minutes with the soak): load, attacks, ends. They write
 # docs/scorecard.json, which the README's table is made from. wrk and hey are Debian packages.
-stress: .venv/.dev
+stress: .venv/.dev .venv/.native
 	$(BIN)/python -m tests.stress
 
 # Builds the Dockerfile and runs the image as compose would: with docker, or else with podman and
@@ -38,14 +38,14 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.dev
+bench: .venv/.dev .venv/.native
 	$(BIN)/python -m benchmarks.core
 
-demo: .venv/.dev
+demo: .venv/.dev .venv/.native
 	$(BIN)/python -m examples.demo
 
 # Writes docs/reference.md from the code's tables, and what the commands of docs/saturation.md print.
-docs: .venv/.dev
+docs: .venv/.dev .venv/.native
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m docs.scorecard
 	$(BIN)/python -m docs.run
@@ -64,6 +64,12 @@ clean:
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX),$(PIP) --index-url '$(TORCH_INDEX)' '$(TORCH)')
 	$(PIP) -c constraints.txt -e .
+	touch $@
+
+# The pass in C++, where there is a compiler (CXX names another): 15 seconds, once. Without one the
+# service runs its eager pass and says so.
+.venv/.native: .venv/.serve $(wildcard service/attention/native/*)
+	$(BIN)/python -m service.attention.native.build
 	touch $@
 
 .venv/.dev: .venv/.serve

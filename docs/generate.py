@@ -99,6 +99,9 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
+_CHOSEN = {"threads": "usable cores", "pass_": "native, where built"}
+
+
 def _default(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -108,9 +111,9 @@ def _default(value: object) -> str:
 def _limits() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
-        default = "usable cores" if name == "threads" else _default(field.default)
+        default = _CHOSEN.get(name) or _default(field.default)
         unit = UNITS.get(name, "")
-        rows.append((f"`ATTENTION_{name.upper()}`", default, unit, field.description or ""))
+        rows.append((f"`{Settings.name_of(name)}`", default, unit, field.description or ""))
     return table(("setting", "default", "unit", "meaning"), rows)
 
 

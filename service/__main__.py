@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from service import logs
 from service.api.telemetry import TelemetryUnavailable
 from service.app import create_app
+from service.engine.passes import PassUnavailable
 from service.server.config import Config
 from service.server.files import allow_files
 from service.server.lifecycle import Server
@@ -44,7 +45,7 @@ def main() -> None:
 def _app(settings: Settings) -> FastAPI:
     try:
         return create_app(settings, warm_up=True)
-    except TelemetryUnavailable as error:
+    except (TelemetryUnavailable, PassUnavailable) as error:
         sys.exit(str(error))
 
 
@@ -58,7 +59,11 @@ def _settings() -> Settings:
 
 
 def _said(fault: ErrorDetails) -> str:
-    return f"ATTENTION_{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
+    return f"{_variable(str(fault['loc'][0]))}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _variable(field: str) -> str:
+    return field if field.startswith("ATTENTION_") else f"ATTENTION_{field.upper()}"
 
 
 def server_of(app: FastAPI, settings: Settings) -> Server:

@@ -18,7 +18,6 @@ from service.report import Analysis, conclude, tally, theorise
 from service.runtime import Runtime
 from service.scored import Scored, score
 
-PASS_NAME = "eager"
 _SUM_TOLERANCE = {
     torch.float64: 1e-9,
     torch.float32: 1e-4,
@@ -41,6 +40,7 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
     row_sums = _restore_weights(plan, taken, attended, masked=mask.members != ())
     tallied = tally(plan, mask, scored, attended, again, given_sums=row_sums is not None)
     analysis = conclude(plan, mask, scored, tallied, again, row_sums=row_sums, gradients=gradients)
+    analysis.pass_name = runtime.pass_name
     if "theory" in plan.include:
         analysis.theory = theorise(plan, taken, scored, mask, tallied.rows)
     return analysis
@@ -60,6 +60,7 @@ def attended_to(
         device=runtime.device,
         workers=runtime.workers,
         checkpoint=runtime.checkpoint,
+        native=runtime.native,
     )
     return attended, _second(plan, scored, mask, attended, runtime)
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from schemas.parameters import SeededWeights
-from service.analysis import PASS_NAME
 from service.diagnostics.aggregate import Aggregated
 from service.diagnostics.included import INCLUDED
 from service.diagnostics.verdict import RULES_VERSION
@@ -158,7 +157,7 @@ def _numerics(analysis: Analysis) -> dict[str, Any]:
     sums = counts.pop("row_sums")
     written = {
         "compute_dtype": counts.pop("compute_dtype"),
-        "pass": PASS_NAME,
+        "pass": analysis.pass_name,
         "tf32": torch.backends.cuda.matmul.allow_tf32,
         **counts,
     }

@@ -118,12 +118,15 @@ def _shared(members: Sequence[_Member], runtime: Runtime) -> list[Analysis]:
     finish(plan, scored, attended)
     tallied = tally(plan, mask, scored, attended, again)
     sizes = [member.plan.shape.batch for member in members]
-    return [
+    analyses = [
         conclude(member.plan, member.mask, scored, own, revisited)
         for member, own, revisited in zip(
             members, tallied.parts(sizes), _parts(again, sizes), strict=True
         )
     ]
+    for analysis in analyses:
+        analysis.pass_name = runtime.pass_name
+    return analyses
 
 
 def _parts(again: Revisited, sizes: list[int]) -> list[Revisited]:

@@ -78,6 +78,7 @@ class Analysis:
     verdict: Verdict | None = None
     theory: Panel | None = None
     gradients: Gradients | None = None
+    pass_name: str = "eager"
 
 
 @dataclass(slots=True)

@@ -27,10 +27,17 @@ class Settings(BaseSettings):
         frozen=True,
         allow_inf_nan=False,
         hide_input_in_errors=True,  # one of the inputs is the key
+        populate_by_name=True,
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    pass_: Literal["native", "eager"] | None = Field(
+        None,
+        validation_alias="ATTENTION_PASS",
+        description="Which pass computes on the CPU; native where it is not built ends the start. "
+        "Absent = native where it is built, else eager, about half as fast.",
+    )
     threads: int | None = Field(None, ge=1, description="Compute threads; absent = usable cores.")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="What is logged."
@@ -201,12 +208,13 @@ class Settings(BaseSettings):
         """The variables with this prefix that are no settings, as a mistyped one is."""
         prefix = str(cls.model_config.get("env_prefix"))
         named = [name for name in environment if name.upper().startswith(prefix)]
-        known = {*cls.model_fields, *_OF_COMPOSE}
+        known = {*(field.strip("_") for field in cls.model_fields), *_OF_COMPOSE}
         return sorted(name for name in named if name[len(prefix) :].lower() not in known)
 
-    def name_of(self, field: str) -> str:
+    @staticmethod
+    def name_of(field: str) -> str:
         """The environment variable that sets `field`."""
-        return f"ATTENTION_{field.upper()}"
+        return f"ATTENTION_{field.strip('_').upper()}"
 
 
 def _pieces(text: str) -> list[str]:

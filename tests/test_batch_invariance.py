@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.attention import blocks, streaming
 from tests.builders import analyse, everything, given_logits, normal, qkv, same_bytes
+from tests.passes import set_blocks
 
 INCLUDE = ["output", "weights", "row_diagnostics", "key_share", "sparsity", "jacobian_spectral"]
 STREAMED = [name for name in INCLUDE if name != "weights"]
@@ -69,8 +69,8 @@ def test_an_item_has_the_same_bytes_alone_and_in_a_batch(sizes, mask, dtype, inc
 @pytest.mark.parametrize("mask", ["none", "causal", "padded"])
 def test_items_of_several_units_and_key_blocks(heads, mask, monkeypatch):
     """The same holds where an item is cut into units and its rows into ranges of keys."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", 3000)
-    monkeypatch.setattr(streaming, "KEY_BLOCK", 101)
+    set_blocks(monkeypatch, logits=3000)
+    set_blocks(monkeypatch, keys=101)
     heads, kv_heads = heads
     operands = normal(3, heads, 37, 29), normal(3, kv_heads, 211, 29), normal(3, kv_heads, 211, 31)
     picked = masks(3, heads, 37, 211, seed=1)[mask]

@@ -5,7 +5,6 @@ import pytest
 
 from schemas.attention import AttentionRequest
 from service import estimate as module
-from service.attention import blocks
 from service.encodings import SAFETENSORS
 from service.errors import LimitExceeded
 from service.estimate import estimate, needs
@@ -15,6 +14,7 @@ from service.mechanisms import MECHANISMS
 from service.normalizers import NORMALIZERS
 from service.plan import plan
 from service.settings import Settings
+from tests.passes import set_blocks
 from tests.test_estimate import COMMON, job_of, measured
 
 HARMS = ["gradients", "perturbation", "flip_margin"]
@@ -100,7 +100,7 @@ def test_large_weights_of_small_inputs_are_estimated(little_slack, variant, incl
 @pytest.mark.parametrize("include", HARMS)
 def test_harms_take_no_memory_of_the_size_of_the_weights(include, monkeypatch):
     """2048 queries on 2048 keys hold far less than one matrix of them: a few blocks of rows."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", 2**15)
+    set_blocks(monkeypatch, logits=2**15)
     inputs = {"kind": "seeded", "query_length": 2048, "key_length": 2048, "d_k": 16}
     peak, _ = measured(job_of(json.dumps({"inputs": inputs, "include": [include]}).encode()))
     assert peak < 2048 * 2048 * 4 / 2

@@ -223,7 +223,7 @@ def test_settings_come_from_the_environment_and_sigterm_ends_it(tmp_path):
             head = b"POST /v1/attention HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
             stalled.sendall(head + b"Connection: close\r\n\r\n{")
             assert read_all(stalled).startswith(b"HTTP/1.1 408")
-        shape = {"kind": "seeded", "query_length": 8_192, "d_k": 64}
+        shape = {"kind": "seeded", "query_length": 16_384, "d_k": 64}
         request = {"inputs": shape, "include": ["diagnostics"]}
         thread, found = in_background(lambda: server.analyse(request))
         time.sleep(0.2)

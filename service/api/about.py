@@ -8,7 +8,6 @@ from starlette.exceptions import HTTPException
 
 from schemas.problems import ProblemType
 from schemas.server import Catalogue, Device, Devices, Entry, Limit, Limits
-from service.analysis import PASS_NAME
 from service.api.documentation import problems
 from service.api.problems import known_problems
 from service.api.state import state_of
@@ -108,7 +107,7 @@ async def get_devices(request: Request) -> Devices:
         default=str(resolve("auto")),
         torch=torch.__version__.partition("+")[0],
         threads=state_of(request).engine.threads,
-        **{"pass": PASS_NAME},
+        **{"pass": state_of(request).engine.pass_name},
     )
 
 

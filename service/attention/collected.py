@@ -22,6 +22,9 @@ class Wanted:
     score_moments: bool = False
     score_figures: bool = False
 
+    statistics: bool = True
+    """Those beyond what output and counts need."""
+
     @property
     def matrices(self) -> bool:
         """Whether something of the size of the weights is held."""
@@ -68,7 +71,9 @@ class Collected:
         whole_rows: bool,
         direct: bool,
         figures: tuple[str, ...],
+        filled: bool = True,
     ) -> None:
+        """`filled` is for passes that leave what no key reaches as it is."""
         lead = (shape.batch, shape.heads, shape.query_length)
         full = (*lead, shape.key_length)
         new = partial(torch.zeros, device=device)
@@ -76,12 +81,17 @@ class Collected:
         # One range of keys leaves its columns, rewritten for all rows at once: on small requests
         # that arithmetic, unit by unit, took a quarter of the time.
         self.whole_rows = whole_rows
-        self.columns = wide((BLOCK_COLUMNS, *lead))
-        if not whole_rows:
+        empty = partial(torch.empty, device=device)
+        if not filled:
+            self.columns = empty((BLOCK_COLUMNS, *lead), dtype=torch.float64)
+        elif whole_rows:
+            self.columns = wide((BLOCK_COLUMNS, *lead))
+        else:
             self.columns = RowStatistics.empty(*lead, device=device).stack()
         self.output = None
         if wanted.output and d_v is not None:
-            self.output = new((*lead, d_v), dtype=precision.output)
+            make = new if filled else empty
+            self.output = make((*lead, d_v), dtype=precision.output)
         self.weights = new(full, dtype=precision.weights) if wanted.weights else None
         self.logits = new(full, dtype=precision.compute) if wanted.logits else None
         if self.logits is not None:

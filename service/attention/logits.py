@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from service.attention.blocks import Unit, extent
+from service.attention.pattern import Pattern
 
 ScoreKeys = Callable[[slice, Tensor], Tensor | None]
 """Writes the scores (heads, queries, keys) of a range of keys into a tensor.
@@ -27,12 +28,24 @@ def at(factor: Factor, unit: Unit) -> Factor:
     return factor
 
 
+@dataclass(frozen=True, slots=True)
+class Products:
+    """Operands whose dot products are the scores: batch items (heads or kv_heads, rows, d)."""
+
+    query: tuple[Tensor, ...]
+    key: tuple[Tensor, ...]
+
+
 class Scorer(Protocol):
     """A mechanism's score function over prepared operands.
 
     `figures` names what its scores can come with; their sums over the visible keys are collected
     where the unit is asked for them.
     """
+
+    @property
+    def products(self) -> Products | None:
+        """What the scores are the dot products of, where they are."""
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -50,6 +63,9 @@ class Visibility(Protocol):
 
     def bias(self, unit: Unit, keys: slice) -> Tensor | None:
         """What is added to the logits, finite, broadcastable to (heads, queries, keys)."""
+
+    def pattern(self) -> Pattern | None:
+        """All of it at once; None where that has no such form."""
 
 
 @dataclass(frozen=True, slots=True)

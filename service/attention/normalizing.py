@@ -8,7 +8,12 @@ from torch import Tensor
 
 
 class Exponential(ABC):
-    """Weights exp(s) over a divisor of the row, which the pass streams with a running maximum."""
+    """Weights exp(s) over a divisor of the row, which the pass streams with a running maximum.
+
+    The divisor is Σ exp(s) + `null_weight`.
+    """
+
+    null_weight: ClassVar[float] = 0.0
 
     @abstractmethod
     def divisor(self, total: Tensor, maximum: Tensor) -> Tensor:

@@ -6,14 +6,19 @@ with the sums of `statistics` collected from each block while it is in the cache
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from service.attention import rows
-from service.attention.blocks import KEY_BLOCK, Unit, cut, extent, ranges, unit_logits
+from service.attention.aligned import aligned
+from service.attention.blocks import KEY_BLOCK, Unit, cut, extent, ranges, smaller, unit_logits
 from service.attention.collected import Attended, Collected, Precision, Wanted
 from service.attention.logits import Logits, ScoreKeys, Workspace
+from service.attention.native.fused import Fused
+from service.attention.native.library import Native
 from service.attention.nonfinite import weigh_nonfinite
 from service.attention.normalizing import Direct, Weighing, add_weight_sums, weight_sums
 from service.attention.running import RunningOutput
@@ -47,6 +52,7 @@ def attend(
     device: torch.device,
     workers: Workers,
     checkpoint: Checkpoint = lambda: None,
+    native: Native | None = None,
 ) -> Attended:
     """Run the pass over all rows.
 
@@ -60,14 +66,22 @@ def attend(
         device: where it runs.
         workers: the threads that share the units.
         checkpoint: called between units.
+        native: the compiled pass, where it is to be used.
 
     Returns:
         Output and statistics, and the matrices that are wanted.
     """
     job = _Pass(logits, value, weighing, shape, wanted, precision, device, checkpoint)
-    units = cut(shape, key_block=job.key_block)
+    fused = job.fused(native) if native is not None and device.type == "cpu" else None
+    if fused is not None:
+        job.collect(blocks=True, filled=False)
+        given_back = fused.run(job.into, workers, checkpoint)
+        units = chain.from_iterable(smaller(u, key_block=job.key_block) for u in given_back)
+        workers.run(units, job.work, alone=not given_back)
+        return job.into.result()
+    job.collect(blocks=job.key_block < shape.key_length)
     small = unit_logits(shape, key_block=job.key_block) < _SMALL_UNIT
-    workers.run(units, job.work, alone=small)
+    workers.run(cut(shape, key_block=job.key_block), job.work, alone=small)
     return job.into.result()
 
 
@@ -105,17 +119,39 @@ class _Pass:
         self.dtype, self.device, self.checkpoint = precision.compute, device, checkpoint
         self.key_block = key_block(shape, wanted, weighing)
         self.items = () if value is None else aligned(value)
-        self.value_finite = value is None or bool(torch.isfinite(value.sum()))
+        self.value = value
+        self.precision, self.d_v = precision, None if value is None else value.shape[-1]
+
+    def collect(self, *, blocks: bool, filled: bool = True) -> None:
+        """Make the tensors that are written; `blocks` where statistics of parts are merged."""
         self.into = Collected(
-            shape,
-            wanted,
-            precision,
-            device,
-            d_v=None if value is None else value.shape[-1],
-            whole_rows=self.key_block == shape.key_length,
-            direct=isinstance(weighing, Direct),
-            figures=logits.scorer.figures,
+            self.shape,
+            self.wanted,
+            self.precision,
+            self.device,
+            d_v=self.d_v,
+            whole_rows=not blocks,
+            direct=isinstance(self.weighing, Direct),
+            figures=self.logits.scorer.figures,
+            filled=filled,
         )
+
+    def fused(self, native: Native) -> Fused | None:
+        """The same by the compiled pass, where it can."""
+        return Fused.of(
+            native,
+            self.logits,
+            self.items if self.wanted.output and self.items else None,
+            self.weighing,
+            shape=self.shape,
+            wanted=self.wanted,
+            precision=self.precision,
+        )
+
+    @cached_property
+    def value_finite(self) -> bool:
+        """Whether a plain product applies; a sum that overflows is only slower."""
+        return self.value is None or bool(torch.isfinite(self.value.sum()))
 
     @torch.inference_mode()
     def work(self, units: Iterable[Unit]) -> None:
@@ -268,13 +304,3 @@ def _write(found: Tensor, divisor: Tensor | None, out: Tensor) -> None:
         out.copy_(found)
     else:
         torch.div(found, divisor, out=out)
-
-
-def aligned(tensor: Tensor) -> tuple[Tensor, ...]:
-    """The batch items, each where its address lets no product round differently."""
-    return tuple(map(on_boundary, tensor.unbind(0)))
-
-
-def on_boundary(tensor: Tensor) -> Tensor:
-    """The tensor, copied unless it starts on a boundary of 64 bytes."""
-    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()

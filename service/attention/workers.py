@@ -38,18 +38,27 @@ class Workers:
         `alone` leaves all of them to the calling thread: where items are small, threads only wait
         for one another's hold of the interpreter.
         """
-        _single()
         items = iter(items)
         head = list(islice(items, 2))
         shared = _Shared(head, items)
-        if alone or self._pool is None or len(head) < 2:
-            worker(shared)
+        self.together(lambda: worker(shared), stop=shared.stop, alone=alone or len(head) < 2)
+
+    def together(
+        self, work: Callable[[], None], *, stop: Callable[[], None], alone: bool = False
+    ) -> None:
+        """Have every thread do the same work, whose parts they divide among themselves.
+
+        `stop` makes the others' end soon, and is called when the calling thread's has ended.
+        """
+        _single()
+        if alone or self._pool is None:
+            work()
             return
-        others = [self._pool.submit(worker, shared) for _ in range(self.threads - 1)]
+        others = [self._pool.submit(work) for _ in range(self.threads - 1)]
         try:
-            worker(shared)
+            work()
         finally:
-            shared.stop()
+            stop()
             for other in others:
                 other.result()
 

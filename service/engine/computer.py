@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from service.attention.native.library import Native
 from service.attention.workers import Workers
 from service.engine.failures import told
 from service.engine.ticket import Ticket
@@ -40,9 +41,14 @@ class Computer:
     """
 
     def __init__(
-        self, device: torch.device, threads: int, most_together: int, metrics: Metrics
+        self,
+        device: torch.device,
+        threads: int,
+        most_together: int,
+        metrics: Metrics,
+        native: Native | None = None,
     ) -> None:
-        self.device, self._metrics = device, metrics
+        self.device, self._metrics, self._native = device, metrics, native
         self.waiting = Waiting(most_together)
         self._running: tuple[Entry, ...] = ()
         self._workers = Workers(threads)
@@ -80,7 +86,7 @@ class Computer:
         """One computation for all; if it fails as a whole, each gets one of its own."""
         began = monotonic()
         checkpoint = _checkpoint([entry.ticket for entry in entries])
-        runtime = Runtime(self.device, self._workers, checkpoint)
+        runtime = Runtime(self.device, self._workers, checkpoint, self._native)
         work = entries[0].work
         try:
             checkpoint()

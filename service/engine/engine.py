@@ -13,10 +13,12 @@ import torch
 from service.engine.admission import Admission, Stay
 from service.engine.computer import Computer, Timed
 from service.engine.devices import resolve, usable_cores
+from service.engine.passes import choose
 from service.engine.ticket import Ticket
 from service.engine.waiting import Entry, Work
 from service.errors import Draining
 from service.metrics import Metrics
+from service.runtime import pass_name
 from service.settings import Settings
 
 Result = TypeVar("Result")
@@ -28,6 +30,7 @@ class Engine:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self.threads = settings.threads or usable_cores()
+        self.native = choose(settings)
         self.admission = Admission(settings)
         self.ready = False
         self._computers: dict[torch.device, Computer] = {}
@@ -55,6 +58,11 @@ class Engine:
         self._drawing.shutdown(cancel_futures=True)
 
     @property
+    def pass_name(self) -> str:
+        """Which pass computes on the default device, as answers name it."""
+        return pass_name(self.native, resolve("auto"))
+
+    @property
     def queue_length(self) -> int:
         """How many computations wait for a device; asked from any thread."""
         return sum(len(computer.waiting) for computer in list(self._computers.values()))
@@ -69,7 +77,7 @@ class Engine:
             # A device of its own has its own parallelism; more threads would only feed it.
             threads = self.threads if device.type == "cpu" else 1
             most = self._settings.largest_batch
-            self._computers[device] = Computer(device, threads, most, self._metrics)
+            self._computers[device] = Computer(device, threads, most, self._metrics, self.native)
         return self._computers[device]
 
     def drain(self) -> None:

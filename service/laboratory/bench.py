@@ -10,6 +10,7 @@ from service.analysis import set_up
 from service.attention.blocks import Unit
 from service.attention.collected import Attended, Precision, Wanted
 from service.attention.logits import Factor, Logits, Visibility
+from service.attention.pattern import Pattern
 from service.attention.streaming import attend
 from service.diagnostics import DIAGNOSTICS, Rows, evaluate
 from service.diagnostics.verdict import Counts
@@ -155,6 +156,7 @@ class Bench:
             device=self.runtime.device,
             workers=self.runtime.workers,
             checkpoint=self.runtime.checkpoint,
+            native=self.runtime.native,
         )
 
     def _rows(self, attended: Attended) -> Rows:
@@ -179,3 +181,8 @@ class _WithoutBias:
 
     def bias(self, unit: Unit, keys: slice) -> None:
         """Nothing."""
+
+    def pattern(self) -> Pattern | None:
+        """That of the inner one; with a bias, which also hides, there is none."""
+        pattern = self.inner.pattern()
+        return None if pattern is None or pattern.bias is not None else pattern

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 from torch import Tensor
 
 from service.attention.blocks import Unit, extent
+from service.attention.pattern import Pattern
 from service.masks.base import Description, Mask, Setting, Spread, pad
 
 
@@ -37,3 +38,7 @@ class Allowed(Mask):
         if block is None:
             return False
         return pad(block, extent(keys), 0.0) if self.spread.padded else block
+
+    def pattern(self) -> Pattern:
+        """The tensor as it is."""
+        return Pattern(allowed=self.spread.laid)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from schemas.masks import Mask as MaskRequest
 from service.attention.blocks import Unit
+from service.attention.pattern import Laid, Pattern
 from service.errors import InvalidMask
 from service.shape import Shape
 
@@ -54,6 +55,10 @@ class Mask(ABC):
         """What is added to the logits of the block, finite; nothing, for most masks."""
         return None
 
+    @abstractmethod
+    def pattern(self) -> Pattern | None:
+        """The whole mask at once."""
+
     @property
     def near_forbidden(self) -> int:
         """Finite entries so low that they were probably meant to forbid."""
@@ -87,6 +92,11 @@ class Spread:
                 pointer=f"/mask/{field}",
             )
         self.padded = 1 < self.length < shape.key_length
+
+    @property
+    def laid(self) -> Laid:
+        """As a pattern has it."""
+        return Laid(self.tensor, self.length)
 
     def block(self, unit: Unit, keys: slice) -> Tensor | None:
         """The part over a block (heads or 1, queries or 1, keys or 1); None for padding only."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from service.attention.blocks import Unit, extent
+from service.attention.pattern import Pattern
 from service.errors import NonFinite
 from service.masks.base import Description, Mask, Setting, Spread, pad
 
@@ -67,6 +68,10 @@ class Bias(Mask):
             return block
         padded = self._padded(block, keys)
         return torch.where(padded == float("-inf"), 0.0, padded)
+
+    def pattern(self) -> Pattern:
+        """The tensor as it is: where it is −∞ it forbids."""
+        return Pattern(bias=self.spread.laid)
 
     def _padded(self, block: Tensor, keys: slice) -> Tensor:
         return pad(block, extent(keys), float("-inf")) if self.spread.padded else block

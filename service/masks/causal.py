@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from service.attention.blocks import Unit
+from service.attention.pattern import Pattern
 from service.masks.base import Description, Mask, Setting, positions
 
 
@@ -42,3 +43,7 @@ class Causal(Mask):
             return False
         own = positions(unit.queries, self.device) + offset
         return (positions(keys, self.device) <= own.unsqueeze(-1)).unsqueeze(0)
+
+    def pattern(self) -> Pattern:
+        """Up to the query's own position."""
+        return Pattern(upper=self.offsets)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from service.attention.blocks import KEY_BLOCK, Unit, cut, extent, ranges
 from service.attention.logits import Visibility
+from service.attention.pattern import Pattern
 from service.shape import Shape
 
 
@@ -36,6 +37,14 @@ class CombinedMask:
             if found is not None:
                 total = found if total is None else total + found
         return total
+
+    def pattern(self) -> Pattern | None:
+        """All members' in one."""
+        whole: Pattern | None = Pattern()
+        for member in self.members:
+            found = member.pattern()
+            whole = None if whole is None or found is None else whole.and_also(found)
+        return whole
 
 
 def count_visible(mask: CombinedMask, shape: Shape) -> Tensor:

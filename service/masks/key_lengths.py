@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from service.attention.blocks import Unit
+from service.attention.pattern import Pattern
 from service.masks.base import Description, Mask, Setting, positions
 
 
@@ -39,3 +40,7 @@ class KeyLengths(Mask):
         if keys.start >= length:
             return False
         return (positions(keys, self.device) < length)[None, None]
+
+    def pattern(self) -> Pattern:
+        """Up to each item's length."""
+        return Pattern(ends=self.lengths)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from service.attention.blocks import Unit
+from service.attention.pattern import Pattern
 from service.masks.base import Description, Mask, Setting, positions
 
 
@@ -55,3 +56,11 @@ class Window(Mask):
         if right is not None:
             seen &= distance <= right
         return seen.unsqueeze(0)
+
+    def pattern(self) -> Pattern:
+        """Around the query's own position."""
+        left, right = self.left, self.right
+        return Pattern(
+            lower=None if left is None else tuple(o - left for o in self.offsets),
+            upper=None if right is None else tuple(o + right for o in self.offsets),
+        )

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from schemas.mechanisms import QkNorm
+from service.attention.aligned import aligned
 from service.attention.blocks import Unit, extent
 from service.attention.gradients import ScoreGradients
-from service.attention.logits import ScoreKeys
-from service.attention.streaming import aligned
+from service.attention.logits import Products, ScoreKeys
 
 _SMALLEST_NORM = 1e-12
 _RMS_EPSILON = 1e-6
@@ -28,6 +28,11 @@ class DotProducts:
     def of(cls, query: Tensor, key: Tensor) -> "DotProducts":
         """Over query (batch, heads, N, d) and key (batch, kv_heads, M, d)."""
         return cls(aligned(query), aligned(key), query.shape[1] // key.shape[1])
+
+    @property
+    def products(self) -> Products:
+        """Query and key."""
+        return Products(self.query, self.key)
 
     @property
     def figures(self) -> tuple[str, ...]:

@@ -16,6 +16,10 @@ class GivenLogits:
     given: Tensor
 
     @property
+    def products(self) -> None:
+        """None: there are no scores."""
+
+    @property
     def figures(self) -> tuple[str, ...]:
         """Nothing but the scores."""
         return ()
@@ -37,6 +41,9 @@ class GivenLogits:
     def bias(self, unit: Unit, keys: slice) -> None:
         """Nothing is added."""
 
+    def pattern(self) -> None:
+        """None: it is asked block by block."""
+
 
 @dataclass(frozen=True, slots=True)
 class GivenWeights:
@@ -46,6 +53,10 @@ class GivenWeights:
     """
 
     given: Tensor
+
+    @property
+    def products(self) -> None:
+        """None: there are no scores."""
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -67,3 +78,6 @@ class GivenWeights:
 
     def bias(self, unit: Unit, keys: slice) -> None:
         """Nothing is added."""
+
+    def pattern(self) -> None:
+        """None: it is asked block by block."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from service.attention.streaming import aligned, on_boundary
+from service.attention.aligned import aligned, on_boundary
 
 
 def project(

@@ -18,6 +18,8 @@ class SoftmaxOne(ExponentialNormalizer):
         memory=STREAMED,
     )
 
+    null_weight = 1.0
+
     def log_partition(self, log_sum_exp: Tensor) -> Tensor:
         """Ln(1 + Σ exp(s)).
 

@@ -149,7 +149,7 @@ def test_every_bound_of_the_settings_is_a_limit():
     assert bounds == set(UNITS)
     edge = {"api_key", "metrics_open", "docs_open", "cors_origins", "trusted_proxies"}
     told = {"log_level", "log_format", "telemetry"}
-    other = {"host", "port", "threads", "largest_batch"} | edge | told
+    other = {"host", "port", "pass_", "threads", "largest_batch"} | edge | told
     assert set(Settings.model_fields) == bounds | other
 
 

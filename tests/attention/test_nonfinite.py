@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from service.attention import streaming
 from service.errors import NonFinite
 from tests.builders import analyse, everything, given_logits, given_weights, normal, qkv
+from tests.passes import set_blocks
 
 BATCH, HEADS, KV_HEADS, QUERIES, KEYS, D_K, D_V = 2, 6, 3, 5, 7, 11, 13
 PROPAGATE = {"nonfinite": "propagate"}
@@ -15,7 +15,7 @@ ROWS_INCLUDED = ["output", "row_diagnostics", "diagnostics"]
 @pytest.fixture(params=[2, 1024], ids=["key blocks of 2", "whole rows"], autouse=True)
 def key_block(request, monkeypatch):
     """Every rule holds for rows in several ranges of keys and for whole rows."""
-    monkeypatch.setattr(streaming, "KEY_BLOCK", request.param)
+    set_blocks(monkeypatch, keys=request.param)
 
 
 def operands(seed=0):

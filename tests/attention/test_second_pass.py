@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from service.attention import blocks
 from service.attention.spectrum import largest_eigenvalue
 from tests.builders import analyse, given_logits, given_weights, normal, qkv, visible_pairs
+from tests.passes import set_blocks
 
 BATCH, HEADS, QUERIES, KEYS = 2, 3, 11, 7
 DOUBLE = torch.float64
@@ -14,7 +14,7 @@ DOUBLE = torch.float64
 @pytest.fixture(params=[20, 2**18], ids=["some rows", "whole"], autouse=True)
 def block_logits(request, monkeypatch):
     """Every figure is the same whether a unit is a row, some rows or all of an item."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", request.param)
+    set_blocks(monkeypatch, logits=request.param)
 
 
 def case(dtype, std=1.0):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.attention import blocks, rows, streaming
+from service.attention import rows
 from service.attention.statistics import RowStatistics
 from tests.builders import (
     SOFTMAX_DIAGNOSTICS,
@@ -18,6 +18,7 @@ from tests.builders import (
     normal,
     plain_figures,
 )
+from tests.passes import set_blocks
 
 NAMES = [field.name for field in fields(RowStatistics)]
 SCORES = ("score_mean", "score_squares", "score_max_abs")
@@ -231,7 +232,7 @@ LIMIT = 87.336
 @pytest.mark.parametrize("place", [0, 2, 6], ids=["first", "middle", "last"])
 def test_underflow_is_counted_from_the_gap_to_the_final_maximum(place, key_block, monkeypatch):
     """Weights below the smallest normal count as underflowed, however late the maximum comes."""
-    monkeypatch.setattr(streaming, "KEY_BLOCK", key_block)
+    set_blocks(monkeypatch, keys=key_block)
     gaps = [87.25, 87.375, 88.0, 200.0, 3.0, 174.625]
     assert math.exp(-87.25) > torch.finfo(torch.float32).tiny > math.exp(-87.375)
     row = [-gap for gap in gaps]
@@ -250,7 +251,7 @@ def test_underflow_is_counted_from_the_gap_to_the_final_maximum(place, key_block
 @pytest.mark.parametrize("block_logits", [7, 2**18])
 def test_float64_underflows_far_later(block_logits, monkeypatch):
     """In float64 the limit is 708.4: a gap of 200 is an ordinary weight."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", block_logits)
+    set_blocks(monkeypatch, logits=block_logits)
     logits = torch.tensor([[0.0, -200.0, -708.0, -709.0]], dtype=torch.float64)
     found = analyse(inputs=given_logits(logits), include=["diagnostics", "weights"])
     assert found.numerics.underflowed_weights == 1
@@ -261,7 +262,7 @@ def test_float64_underflows_far_later(block_logits, monkeypatch):
 @pytest.mark.parametrize("key_block", [3, 1024])
 def test_a_flushed_weight_is_zero_on_every_path(key_block, monkeypatch):
     """A row beside one that needs the exact way flushes at the same gap as it would alone."""
-    monkeypatch.setattr(streaming, "KEY_BLOCK", key_block)
+    set_blocks(monkeypatch, keys=key_block)
     row = torch.tensor([0.0, -87.25, -87.375, -95.0, -1.0])
     beside = torch.tensor([0.0, -3e38, 1.0, 2.0, 3.0])
     both = analyse(inputs=given_logits(torch.stack([row, beside])), include=["weights"])
@@ -272,7 +273,7 @@ def test_a_flushed_weight_is_zero_on_every_path(key_block, monkeypatch):
 @pytest.mark.parametrize("shift", [1e4, -1e4])
 def test_a_large_common_shift_costs_no_digits(shift, key_block, monkeypatch):
     """A shift of 1e4 moves the logits' mean, extremes and log-sum-exp, and nothing else."""
-    monkeypatch.setattr(streaming, "KEY_BLOCK", key_block)
+    set_blocks(monkeypatch, keys=key_block)
     logits = (normal(5, 13) * 64).round() / 64
     shifted = logits + shift
     assert torch.equal(shifted.double(), logits.double() + shift)
@@ -285,7 +286,7 @@ def test_a_large_common_shift_costs_no_digits(shift, key_block, monkeypatch):
 @pytest.mark.parametrize("key_block", [3, 1024])
 def test_entries_far_below_leave_the_others_their_digits(fill, key_block, monkeypatch):
     """Masks of large finite numbers, the commonest that users send, are computed as given."""
-    monkeypatch.setattr(streaming, "KEY_BLOCK", key_block)
+    set_blocks(monkeypatch, keys=key_block)
     logits = normal(5, 13)
     logits[normal(5, 13, seed=1) > 0.5] = fill
     found = analyse(inputs=given_logits(logits), include=["row_diagnostics"]).rows
@@ -296,7 +297,7 @@ def test_entries_far_below_leave_the_others_their_digits(fill, key_block, monkey
 @pytest.mark.parametrize("key_block", [2, 1024])
 def test_float64s_own_minimum_merges(key_block, monkeypatch):
     """A range that lies 1.8e308 below another one adds nothing and spoils nothing."""
-    monkeypatch.setattr(streaming, "KEY_BLOCK", key_block)
+    set_blocks(monkeypatch, keys=key_block)
     low = torch.finfo(torch.float64).min
     logits = torch.tensor([[1.0, 2.0, low, low, 3.0]], dtype=torch.float64)
     found = analyse(inputs=given_logits(logits), include=["row_diagnostics"]).rows

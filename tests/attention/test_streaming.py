@@ -7,9 +7,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from service.attention import blocks, rows, streaming
+from service.attention import rows
+from service.attention.native.library import Native
 from service.attention.reference import attention
 from tests.builders import analyse, everything, normal, qkv, same_bytes, visible_pairs
+from tests.passes import set_blocks
 
 BATCH, HEADS, KV_HEADS, QUERIES, KEYS, D_K, D_V = 2, 6, 3, 5, 7, 11, 13
 SHAPE = (BATCH, HEADS, QUERIES, KEYS)
@@ -123,8 +125,14 @@ STREAMED = ["output", "row_diagnostics", "key_share", "sparsity", "jacobian_spec
 
 def record_widths(monkeypatch):
     """The number of keys of each block from now on."""
-    widths, fast = [], rows.fast
+    widths, fast, run = [], rows.fast, Native.run
+
+    def run_native(native, job, units, most):
+        widths.append(min(job.key_block, job.keys))
+        return run(native, job, units, most)
+
     monkeypatch.setattr(rows, "fast", lambda s, *rest: widths.append(s.shape[-1]) or fast(s, *rest))
+    monkeypatch.setattr(Native, "run", run_native)
     return widths
 
 
@@ -137,8 +145,8 @@ def test_the_size_of_the_blocks_changes_nothing_beyond_rounding(mask, mechanism,
     assert len(whole) > 20
     widths = record_widths(monkeypatch)
     for key_block, block_logits in [(1, 2**18), (2, 20), (3, 2**18), (5, 30), (1024, 50)]:
-        monkeypatch.setattr(streaming, "KEY_BLOCK", key_block)
-        monkeypatch.setattr(blocks, "BLOCK_LOGITS", block_logits)
+        set_blocks(monkeypatch, keys=key_block)
+        set_blocks(monkeypatch, logits=block_logits)
         widths.clear()
         cut = everything(analyse(**request, include=STREAMED))
         assert max(widths) == min(key_block, KEYS)
@@ -152,7 +160,7 @@ def test_the_size_of_the_blocks_changes_nothing_beyond_rounding(mask, mechanism,
 
 def test_a_late_maximum_rescales_the_output(monkeypatch):
     """Key ranges whose maximum grows by 200 at each step leave the output of the last range."""
-    monkeypatch.setattr(streaming, "KEY_BLOCK", 2)
+    set_blocks(monkeypatch, keys=2)
     logits = torch.tensor([[0.0, 1.0, 200.0, 201.0, 400.0, 401.0, 402.0]])
     value = normal(7, 3, seed=1)
     inputs = {"kind": "logits", "logits": logits, "value": value}
@@ -164,7 +172,7 @@ def test_a_late_maximum_rescales_the_output(monkeypatch):
 @pytest.mark.parametrize("mask", [{}, {"causal": "lower_right"}], ids=["", "causal"])
 def test_several_threads_give_the_bytes_of_one(mask, monkeypatch):
     """The answer does not depend on which thread computes which unit."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", 100)
+    set_blocks(monkeypatch, logits=100)
     inputs = {"kind": "seeded", "batch": 3, "heads": 4, "kv_heads": 2, "query_length": 11}
     request = {"inputs": {**inputs, "key_length": 29, "d_k": 7, "d_v": 5}, "mask": mask}
     include = [*STREAMED, "weights", "logits"]
@@ -197,7 +205,7 @@ LONG = {"kind": "seeded", "query_length": N, "key_length": M, "d_k": 3}
 )
 def test_memory_is_linear_unless_a_matrix_is_asked_for(mask, std, monkeypatch):
     """No tensor comes near the size of the weights, in either pass and either way of the rows."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", 2**15)
+    set_blocks(monkeypatch, logits=2**15)
     with LargestStorage() as largest:
         analyse(inputs={**LONG, "std": std}, mask=mask, include=["diagnostics", *STREAMED])
     block_bytes = 2**15 * 8
@@ -221,7 +229,7 @@ UNITS = BATCH * KV_HEADS * QUERIES
 @pytest.mark.parametrize(("include", "passes"), [(["output"], 1), (["output", "sparsity"], 2)])
 def test_the_checkpoint_is_called_for_every_unit(include, passes, monkeypatch):
     """Both passes ask before each unit whether they are still wanted."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", 1)
+    set_blocks(monkeypatch, logits=1)
     calls = []
     analyse(inputs=qkv(*operands()), include=include, checkpoint=lambda: calls.append(get_ident()))
     assert len(calls) == passes * UNITS
@@ -231,7 +239,7 @@ def test_the_checkpoint_is_called_for_every_unit(include, passes, monkeypatch):
 @pytest.mark.parametrize("last", [1, UNITS, UNITS + 1, 2 * UNITS])
 def test_what_the_checkpoint_raises_ends_the_analysis(threads, last, monkeypatch):
     """The exception of a checkpoint reaches the caller from any unit, pass and thread."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", 1)
+    set_blocks(monkeypatch, logits=1)
     calls = []
 
     def checkpoint():
@@ -251,7 +259,7 @@ def test_what_the_checkpoint_raises_ends_the_analysis(threads, last, monkeypatch
 
 def test_misaligned_tensors_are_copied_once_an_item(monkeypatch):
     """However many units a pass has, each batch item is aligned once."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", 64)
+    set_blocks(monkeypatch, logits=64)
     storage = normal(2 * 3 * 29 * 8 + 1)[1:]
     assert storage.data_ptr() % 64
     query = storage.view(2, 3, 29, 8)

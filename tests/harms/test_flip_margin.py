@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.attention import blocks
 from tests.builders import analyse, normal, qkv
+from tests.passes import set_blocks
 from tests.plain import HEADS, KEYS, KV_HEADS, QUERIES, WIDE, case_of, plain
 
 INCLUDE = ["flip_margin", "row_diagnostics"]
@@ -44,7 +44,7 @@ def brute_force(found, keys, scale):
 @pytest.mark.parametrize("kind", ["scaled_dot_product", "dot", "general", "multi_head"])
 def test_the_margin_is_the_distance_to_the_nearest_border(kind, scale, block_logits, monkeypatch):
     """As found key by key, for every product, negative scales, masks and a bias of the row."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", block_logits)
+    set_blocks(monkeypatch, logits=block_logits)
     case = case_of(kind, scale=scale)
     bias = normal(1, HEADS, QUERIES, 1, seed=41, dtype=WIDE)
     mask = common(bias=bias)

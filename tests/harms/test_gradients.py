@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from service.attention import blocks
 from tests.builders import analyse, normal, qkv, same_bytes
+from tests.passes import set_blocks
 from tests.plain import (
     BATCH,
     D_V,
@@ -53,7 +53,7 @@ def check(found, expected, tolerance):
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_autograd(kind, normalizer, block_logits, monkeypatch):
     """On inputs and all weights, softcapped, biased and masked, however the work is cut."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", block_logits)
+    set_blocks(monkeypatch, logits=block_logits)
     case = case_of(kind, normalizer=normalizer, softcap=1.5, scale=-0.7)
     mask, visible, bias = loaded_mask()
     found = analyse(**case.request, mask=mask, include=INCLUDE).gradients
@@ -144,7 +144,7 @@ def test_nothing_visible_at_all_is_zero_everywhere(kind, normalizer):
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads_do_not_change_a_bit(kind, monkeypatch):
     """Keys' gradients add up in one order: one thread and three give the same bytes."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", 20)
+    set_blocks(monkeypatch, logits=20)
     case = case_of(kind, dtype=torch.float32)
     mask = loaded_mask()[0]
     include = ["gradients", "perturbation", "flip_margin"]

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.attention import blocks
 from service.attention.perturbation import _moved
 from tests.builders import analyse, normal, qkv, same_bytes
+from tests.passes import set_blocks
 from tests.plain import (
     D_V,
     KEYS,
@@ -71,7 +71,7 @@ def compare(found, expected, names, tolerance):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_figures_are_those_of_the_plain_formulas(kind, normalizer, block_logits, monkeypatch):
     """With the same noise, masked, biased and softcapped; certificates for softmax alone."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", block_logits)
+    set_blocks(monkeypatch, logits=block_logits)
     case = case_of(kind, normalizer=normalizer, softcap=2.5, scale=-0.8)
     mask, visible, bias = loaded_mask()
     found = analyse(**case.request, mask=mask, include=item(seed=5, relative_noise=0.2))

@@ -19,6 +19,9 @@ def checks(replica: Replica, report: Report) -> None:
         replica.execute(*replica.service.health_command)
     with report.check("the engine finds it healthy") as line:
         line.detail = engines_view(replica)
+    with report.check("the compiled pass computes") as line:
+        line.detail = replica.ask("GET", "/v1/devices").json()["pass"]
+        assert line.detail == "native"
     with report.check("POST /v1/attention with {} gives a verdict") as line:
         answer = replica.ask("POST", PATH, json={})
         assert answer.status_code == 200, answer.text[:500]

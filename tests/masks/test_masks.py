@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.masks import Mask as MaskRequest
-from service.attention import streaming
 from service.attention.blocks import Unit, ranges
 from service.errors import Invalid, InvalidMask, NonFinite
 from service.masks import MASKS, CombinedMask
@@ -23,6 +22,7 @@ from tests.builders import (
     qkv,
     visible_pairs,
 )
+from tests.passes import set_blocks
 
 LOWEST = torch.finfo(torch.float32).min
 
@@ -239,7 +239,7 @@ def test_a_key_value_cache_is_a_concatenation_with_an_offset():
 @pytest.mark.parametrize("key_block", [2, 1024])
 def test_finite_entries_that_should_forbid_are_counted_and_mended(key_block, monkeypatch):
     """finfo.min is computed as given and counted with advice; forbid_below makes it forbid."""
-    monkeypatch.setattr(streaming, "KEY_BLOCK", key_block)
+    set_blocks(monkeypatch, keys=key_block)
     query, key, value = normal(5, 3, seed=1), normal(7, 3, seed=2), normal(7, 11, seed=3)
     bias = torch.zeros(5, 7)
     bias[:, 4:], bias[3] = LOWEST, LOWEST

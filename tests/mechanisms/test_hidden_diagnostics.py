@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.attention import blocks, streaming
 from service.mechanisms import additive_scores
 from tests.builders import analyse, normal, qkv
 from tests.mechanisms.variants import ALL, HEADS, KV_HEADS, MASKS, VARIANTS
 from tests.mechanisms.variants import given as weights_of
 from tests.mechanisms.variants import visible as visible_under
+from tests.passes import set_blocks
 
 HIDDEN_FIGURES = ["tanh_saturated", "tanh_gradient", "score_bound", "score_bound_share"]
 WITH_UNITS = ["additive: without bias", "additive: with bias", "multiplicative: concat"]
@@ -65,8 +65,8 @@ def test_the_figures_are_those_of_the_whole_tensor_of_units(name, mask, normaliz
     assert 0.1 < expected["tanh_saturated"].nanmean() < 0.9
     request = variant.request((query, key, value), normalizer=normalizer)
     for key_block, block_logits, tile in ((512, 2**18, 2**16), (2, 30, 90)):
-        monkeypatch.setattr(streaming, "KEY_BLOCK", key_block)
-        monkeypatch.setattr(blocks, "BLOCK_LOGITS", block_logits)
+        set_blocks(monkeypatch, keys=key_block)
+        set_blocks(monkeypatch, logits=block_logits)
         monkeypatch.setattr(additive_scores, "_TILE", tile)
         found = analyse(**request, mask=MASKS[mask], include=["row_diagnostics"]).rows
         for figure, want in expected.items():

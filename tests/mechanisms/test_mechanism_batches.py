@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.attention import blocks, streaming
 from service.mechanisms import MECHANISMS, additive_scores
 from service.normalizers import NORMALIZERS
 from tests.builders import analyse, everything, normal, qkv, same_bytes
 from tests.mechanisms.variants import ALL, MASKS
+from tests.passes import set_blocks
 
 INCLUDE = ["output", "weights", "scores", "row_diagnostics", "key_share", "sparsity"]
 STREAMED = ["output", "row_diagnostics", "key_share"]
@@ -93,8 +93,8 @@ def test_seeded_weights_give_an_item_the_same_bytes_alone(
 @pytest.mark.parametrize("mechanism", SEEDED, ids=lambda m: "-".join(map(str, m.values()))[:32])
 def test_items_of_several_units_key_blocks_and_tiles(mechanism, monkeypatch):
     """The same holds where an item is cut into units, its rows into ranges, these into tiles."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", 1500)
-    monkeypatch.setattr(streaming, "KEY_BLOCK", 41)
+    set_blocks(monkeypatch, logits=1500)
+    set_blocks(monkeypatch, keys=41)
     monkeypatch.setattr(additive_scores, "_TILE", 997)
     shapes = ((3, 4, 17, 12), (3, 2, 83, 12), (3, 2, 83, 31))
     if MECHANISMS[mechanism["kind"]].undivided:
@@ -107,7 +107,7 @@ def test_items_of_several_units_key_blocks_and_tiles(mechanism, monkeypatch):
 @each_variant
 def test_several_threads_give_the_bytes_of_one(variant, monkeypatch):
     """The answer does not depend on which thread computes which unit."""
-    monkeypatch.setattr(blocks, "BLOCK_LOGITS", 30)
+    set_blocks(monkeypatch, logits=30)
     request = {**variant.request(variant.operands(torch.float32)), "mask": MASKS["causal"]}
     alone = everything(analyse(**request, include=INCLUDE, threads=1))
     shared = everything(analyse(**request, include=INCLUDE, threads=3))

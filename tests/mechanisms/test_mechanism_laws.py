@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from schemas.mechanisms import QkNorm, mechanism_models
-from service.attention import blocks, rows, streaming
+from service.attention import rows
 from service.mechanisms import MECHANISMS, additive_scores
 from service.normalizers import NORMALIZERS
 from tests.builders import analyse, everything
@@ -19,6 +19,7 @@ from tests.mechanisms.variants import (
     QUERIES,
     VARIANTS,
 )
+from tests.passes import set_blocks
 
 MATRICES = ["output", "weights", "logits", "scores"]
 FIGURES = ["output", "row_diagnostics", "diagnostics"]
@@ -146,8 +147,8 @@ def test_the_size_of_the_key_blocks_changes_nothing_beyond_rounding(
     include = [*FIGURES, "key_share", "sparsity"]
     whole = everything(analyse(**request, include=include))
     for key_block, block_logits, tile in ((1, 2**18, 40), (3, 30, 300)):
-        monkeypatch.setattr(streaming, "KEY_BLOCK", key_block)
-        monkeypatch.setattr(blocks, "BLOCK_LOGITS", block_logits)
+        set_blocks(monkeypatch, keys=key_block)
+        set_blocks(monkeypatch, logits=block_logits)
         monkeypatch.setattr(additive_scores, "_TILE", tile)
         cut = everything(analyse(**request, include=include))
         assert cut.keys() == whole.keys()
@@ -165,7 +166,7 @@ def record_widths(monkeypatch):
 @each_normalizer
 def test_only_normalizers_of_whole_rows_hold_whole_rows(normalizer, monkeypatch):
     """Where the description says that it streams, blocks have the width asked for."""
-    monkeypatch.setattr(streaming, "KEY_BLOCK", 2)
+    set_blocks(monkeypatch, keys=2)
     widths = record_widths(monkeypatch)
     variant = ALL["additive: with bias"]
     analyse(**variant.request(variant.operands(), normalizer=normalizer), include=["output"])

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from service.attention import streaming
 from service.diagnostics import DIAGNOSTICS
 from service.diagnostics.verdict import OFF_SOFTMAX
 from service.normalizers import NORMALIZERS, reference
 from tests.builders import analyse, given_logits, given_weights, normal
+from tests.passes import set_blocks
 
 DOUBLE = torch.float64
 INCLUDE = ["row_diagnostics", "diagnostics"]
@@ -22,7 +22,7 @@ each_other = pytest.mark.parametrize("name", OTHERS)
 @pytest.fixture(params=[2, 1024], ids=["key blocks of 2", "whole rows"], autouse=True)
 def key_block(request, monkeypatch):
     """Every figure is the same from rows in several ranges of keys and from whole rows."""
-    monkeypatch.setattr(streaming, "KEY_BLOCK", request.param)
+    set_blocks(monkeypatch, keys=request.param)
 
 
 def some_logits():

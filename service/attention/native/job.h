@@ -1,0 +1,75 @@
+// What one pass is asked for: filled in by job.py, which mirrors these structs field by field.
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+namespace attention {
+
+// One number for all rows, or one for each: strides in elements, `each` null for the former.
+struct Factor {
+  double one;
+  const void* each;
+  int64_t batch, head, query;
+};
+
+// A tensor over (batch, head, query, key) by strides in elements; absent where `data` is null.
+// Keys from `length` on are hidden, unless the key stride is 0.
+struct Dense {
+  const void* data;
+  int64_t batch, head, query, key, length;
+};
+
+// The heads of each batch item: a pointer for each, and strides in elements.
+struct Operand {
+  const void* const* items;
+  int64_t head, row;
+};
+
+// A tensor written row by row, contiguous (batch, heads, queries, extent); see `Kind`.
+struct Matrix {
+  void* data;
+  int64_t kind;
+};
+
+enum Kind : int64_t { FLOAT32 = 0, FLOAT64 = 1, FLOAT16 = 2, BFLOAT16 = 3 };
+
+struct Job {
+  int64_t batch, heads, kv_heads, queries, keys, d_k, d_v;
+  int64_t query_block, key_block;
+  int64_t kind;        // of all arithmetic: FLOAT32 or FLOAT64
+  int64_t statistics;  // 0: only what output and counts need
+  int64_t moments;     // 1: those of the scores too
+  Operand query, key, value;
+  Factor scale, softcap;  // softcap 0: none
+  const int64_t* ends;    // by batch item, or null: keys below it are visible,
+  const int64_t* lower;   // from query + lower on,
+  const int64_t* upper;   // up to query + upper
+  Dense allowed, bias;
+  double null_weight;  // the divisor is sum + null_weight * exp(-maximum)
+  Matrix output, weights, logits, scores;
+  double* columns;  // (COLUMNS, batch, heads, queries)
+  uint8_t* inexact;  // by unit: 1 where a logit or an output is not finite: it was given up
+  std::atomic<int64_t> next;
+  std::atomic<int64_t> stopped;
+};
+
+// In the order of the fields of `RowStatistics`.
+enum Column {
+  VISIBLE, MAXIMUM, SECOND, MINIMUM, ARGMAX, TAIL, TAIL2, TAIL3, GAP1, SPREAD, MEAN, SQUARES,
+  OVERFLOWED, UNDERFLOWED, SCORE_MEAN, SCORE_SQUARES, SCORE_MAX_ABS, COLUMNS
+};
+
+void use_products(void* singles, void* doubles);
+
+// Row-major products: out (rows, keys) = left (rows, d) right (keys, d)^T, and
+// out (rows, d) = or += left (rows, keys) right (keys, d).
+void scores(int64_t rows, int64_t keys, int64_t d, const float* left, int64_t left_row,
+            const float* right, int64_t right_row, float* out, int64_t out_row);
+void scores(int64_t rows, int64_t keys, int64_t d, const double* left, int64_t left_row,
+            const double* right, int64_t right_row, double* out, int64_t out_row);
+void weigh(int64_t rows, int64_t keys, int64_t d, const float* left, int64_t left_row,
+           const float* right, int64_t right_row, bool add, float* out, int64_t out_row);
+void weigh(int64_t rows, int64_t keys, int64_t d, const double* left, int64_t left_row,
+           const double* right, int64_t right_row, bool add, double* out, int64_t out_row);
+
+}  // namespace attention

@@ -1,0 +1,661 @@
+// The fused pass over units of one batch item, one key head and a block of queries, compiled once
+// for each instruction set: products by BLAS, everything between them in one visit of each row.
+//
+// Online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867); sums without the argmax, merged
+// as in statistics.py, which says why.
+#include "job.h"
+#include "vectors.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+#include <new>
+#include <type_traits>
+
+#define INLINE_LAMBDA __attribute__((always_inline))
+
+namespace attention {
+namespace {
+
+constexpr double EMPTY = -std::numeric_limits<double>::infinity();
+
+// Buffers a thread uses again and again: fresh ones would be mapped page by page.
+class Scratch {
+ public:
+  ~Scratch() { std::free(data_); }
+  void reserve(size_t bytes) {
+    if (bytes > size_) {
+      std::free(data_);
+      data_ = static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+      if (data_ == nullptr) { size_ = 0; throw std::bad_alloc(); }
+      size_ = bytes;
+    }
+    used_ = 0;
+  }
+  template <class T> T* take(size_t count) {
+    T* part = reinterpret_cast<T*>(data_ + used_);
+    used_ += (count * sizeof(T) + 63) / 64 * 64;
+    return part;
+  }
+  void shrink(size_t keep) {
+    if (size_ > keep) { std::free(data_); data_ = nullptr; size_ = 0; }
+  }
+
+ private:
+  char* data_ = nullptr;
+  size_t size_ = 0, used_ = 0;
+};
+
+// The keys a row has seen so far; sums of u = exp(s - maximum) leave out the argmax.
+struct RowSums {
+  double maximum = EMPTY, second = EMPTY, minimum = -EMPTY, argmax = -1, count = 0;
+  double tail = 0, tail2 = 0, tail3 = 0, gap1 = 0, spread = 0, mean = 0, squares = 0;
+  double underflowed = 0, score_mean = 0, score_squares = 0, score_max_abs = 0;
+  bool recount = false;
+};
+
+// Mean and squared deviations of two samples (Chan, Golub and LeVeque 1983).
+inline void pool(double count, double& mean, double& squares, double n, double m, double s) {
+  const double all = count + n, apart = m - mean;
+  mean += apart * (n / all);
+  squares += s + apart * apart * (count * n / all);
+}
+
+// The part of a row within a block of keys.
+template <class T> struct RowBlock {
+  T* logits;          // the row's buffer, aligned and padded to whole vectors
+  Mask<T>* seen;      // by vector, where a dense mask hides some
+  T* weights;         // scores in, exponentials out
+  int64_t n;          // keys from the first that any range shows
+  int64_t first_key;  // index of that one
+};
+
+template <class T, bool dense> class RowPass {
+  using L = Lanes<T>;
+  using V = Vec<T>;
+  using M = Mask<T>;
+
+ public:
+  explicit RowPass(const RowBlock<T>& row) : row_(row), vectors_((row.n + L::count - 1) / L::count) {}
+
+  // Adds the block to the sums; false where a logit is not finite or the row spreads too far.
+  template <bool full> bool add(RowSums& sums, T& factor) {
+    if (!extremes()) return false;
+    if (count_ == 0) {
+      std::memset(row_.weights, 0, row_.n * sizeof(T));
+      factor = 1;
+      return true;
+    }
+    const bool wins = static_cast<double>(maximum_) > sums.maximum;
+    const double shift = wins && sums.count > 0 ? sums.maximum - maximum_ : 0;
+    const double fade = shift == 0 ? 1 : std::exp(shift);
+    const T reference = wins ? maximum_ : static_cast<T>(sums.maximum);
+    const int64_t at = wins ? position() : -1;
+    exponentials<full>(reference, at);
+    if constexpr (full) spreads(reference, wins ? second_ : maximum_, wins);
+    if (minimum_ - reference < -L::flush) sums.underflowed += flushed(reference);
+    if (wins && sums.count > 0 && maximum_ - sums.minimum > L::flush) sums.recount = true;
+    if (wins) row_.weights[at] = 1;
+    factor = static_cast<T>(fade);
+    if (sums.count > 0) merge<full>(sums, wins, shift, fade);
+    else begin<full>(sums);
+    sums.minimum = std::min(sums.minimum, static_cast<double>(minimum_));
+    sums.count += count_;
+    if (wins) {
+      sums.maximum = maximum_;
+      sums.argmax = static_cast<double>(row_.first_key + at);
+    }
+    return true;
+  }
+
+ private:
+  V logits(int64_t i) const { return load<T>(row_.logits + i * L::count); }
+  // All lanes, but for a dense mask and the last vector's end.
+  M lanes(int64_t i) const {
+    if constexpr (dense) return row_.seen[i];
+    return first<T>(row_.n - i * L::count);
+  }
+  int64_t whole() const { return dense ? 0 : row_.n / L::count; }
+
+  __attribute__((noinline)) bool extremes() {
+    V top = all<T>(L::lowest), next = top, low = all<T>(L::largest), sum = {};
+    anchor_ = row_.logits[0];
+    if constexpr (dense) {
+      count_ = 0;
+      for (int64_t i = vectors_; i-- > 0;)
+        if (const uint32_t seen = bits(row_.seen[i])) {
+          count_ += __builtin_popcount(seen);
+          anchor_ = row_.logits[i * L::count + __builtin_ctz(seen)];
+        }
+      if (count_ == 0) return true;
+    } else {
+      count_ = row_.n;
+    }
+    const int64_t whole = this->whole();
+    for (int64_t i = 0; i < whole; ++i) {
+      const V x = logits(i);
+      next = larger(next, smaller(x, top));
+      top = larger(top, x);
+      low = smaller(low, x);
+      sum += x - anchor_;
+    }
+    for (int64_t i = whole; i < vectors_; ++i) {
+      const M seen = lanes(i);
+      const V x = logits(i), high = seen ? x : all<T>(L::lowest);
+      next = larger(next, smaller(high, top));
+      top = larger(top, high);
+      low = smaller(low, seen ? x : all<T>(L::largest));
+      sum += seen ? x - anchor_ : V{};
+    }
+    const double whole_sum = total<T>(sum);
+    const TopTwo<T> best = top_two<T, L::count>(top, next);
+    maximum_ = best.first, second_ = best.second, minimum_ = lowest_of<T, L::count>(low);
+    offset_ = static_cast<T>(whole_sum / count_);
+    mean_ = anchor_ + whole_sum / count_;
+    return usable(whole_sum) && usable(anchor_) && maximum_ < L::largest &&
+           minimum_ > L::lowest && maximum_ - minimum_ < L::spread;
+  }
+
+  // The first key at the maximum.
+  int64_t position() const {
+    for (int64_t i = 0;; ++i) {
+      M equal = logits(i) == maximum_;
+      if (dense || i >= whole()) equal &= lanes(i);
+      if (const uint32_t found = bits(equal)) return i * L::count + __builtin_ctz(found);
+    }
+  }
+
+  // Functions of their own, so that each loop has the registers to itself.
+  template <bool full> __attribute__((noinline)) void exponentials(T reference, int64_t at) {
+    const V referred = all<T>(reference), anchor = all<T>(anchor_), offset = all<T>(offset_);
+    const V flush = all<T>(-L::flush);
+    V tail = {}, gap1 = {}, squares = {};
+    const auto visit = [&](int64_t i, auto masked, M seen, M summed) INLINE_LAMBDA {
+      const V x = logits(i), gap = x - referred;
+      M kept = gap >= flush;
+      if constexpr (masked) kept &= summed;
+      const V u = kept ? exponential<T>(larger(gap, flush)) : V{};
+      tail += u;
+      if constexpr (full) {
+        gap1 += u * gap;
+        V apart = (x - anchor) - offset;
+        if constexpr (masked) apart = seen ? apart : V{};
+        squares += apart * apart;
+      }
+      if constexpr (masked) put(i, u);
+      else store<T>(row_.weights + i * L::count, u);
+    };
+    const int64_t whole = this->whole(), special = at < 0 ? vectors_ : at / L::count;
+    int64_t i = 0;
+    for (const int64_t end = std::min(whole, special); i < end; ++i)
+      visit(i, std::false_type{}, M{}, M{});
+    if (i == special && i < vectors_) {
+      M summed = lanes(i);
+      summed[at % L::count] = 0;
+      visit(i, std::true_type{}, lanes(i), summed);
+      ++i;
+    }
+    for (; i < whole; ++i) visit(i, std::false_type{}, M{}, M{});
+    for (; i < vectors_; ++i) {
+      M summed = lanes(i);
+      if (i == special) summed[at % L::count] = 0;
+      visit(i, std::true_type{}, lanes(i), summed);
+    }
+    tail_ = total<T>(tail);
+    if constexpr (full) {
+      gap1_ = total<T>(gap1);
+      squares_ = total<T>(squares);
+    }
+  }
+
+  void put(int64_t i, V u) {
+    T* to = row_.weights + i * L::count;
+    const int64_t left = row_.n - i * L::count;
+    if (left >= L::count) store<T>(to, u);
+    else std::memcpy(to, &u, left * sizeof(T));
+  }
+  // The last vector, which the row only partly fills.
+  V weights(int64_t i) const {
+    const T* from = row_.weights + i * L::count;
+    V u = {};
+    std::memcpy(&u, from, (row_.n - i * L::count) * sizeof(T));
+    return u;
+  }
+
+  // u^2 and u^3 leave float32 at gaps of 44 and 29, so they are relative to the largest summed.
+  __attribute__((noinline)) void spreads(T reference, T largest, bool wins) {
+    const double held = tail_ + (wins ? 1 : 0);
+    const T mean_gap = held > 0 ? static_cast<T>(gap1_ / held) : 0;
+    const bool some = count_ > (wins ? 1 : 0);
+    const T raise = some ? static_cast<T>(std::exp(std::min(80.0, double(reference) - largest))) : 1;
+    const V referred = all<T>(reference), mean = all<T>(mean_gap), up = all<T>(raise);
+    V spread = {}, tail2 = {}, tail3 = {};
+    const auto visit = [&](int64_t i, V u) INLINE_LAMBDA {
+      const V apart = (logits(i) - referred) - mean, v = u * up, square = v * v;
+      spread += (u * apart) * apart;
+      tail2 += square;
+      tail3 += square * v;
+    };
+    const int64_t whole = row_.n / L::count;
+    for (int64_t i = 0; i < whole; ++i) visit(i, load<T>(row_.weights + i * L::count));
+    if (whole < vectors_) visit(whole, weights(whole));
+    spread_ = total<T>(spread) + (wins ? double(mean_gap) * mean_gap : 0);
+    const double down = 1.0 / raise;
+    tail2_ = total<T>(tail2) * down * down;
+    tail3_ = total<T>(tail3) * down * down * down;
+  }
+
+  double flushed(T reference) const {
+    double count = 0;
+    for (int64_t i = 0; i < vectors_; ++i) {
+      count += __builtin_popcount(bits((logits(i) - reference < -L::flush) & lanes(i)));
+    }
+    return count;
+  }
+
+  // The first block of a row is all it has; its maximum is the argmax.
+  template <bool full> void begin(RowSums& sums) const {
+    sums.tail = tail_;
+    if constexpr (full) {
+      sums.gap1 = gap1_, sums.spread = spread_, sums.tail2 = tail2_, sums.tail3 = tail3_;
+      sums.mean = mean_, sums.squares = squares_;
+      sums.second = count_ > 1 ? static_cast<double>(second_) : EMPTY;
+    }
+  }
+
+  // What came before fades by exp(shift) where this block has the maximum.
+  template <bool full> void merge(RowSums& sums, bool wins, double shift, double f) const {
+    const double own = wins ? 1 : 0;
+    if constexpr (full) {
+      const double seen = 1 + sums.tail, before = f * seen, here = tail_ + own;
+      const double mean_before = sums.gap1 / seen + shift;
+      const double mean_here = here > 0 ? gap1_ / here : 0;
+      sums.gap1 = before * mean_before + gap1_;
+      const double mean = sums.gap1 / (before + here);
+      sums.spread = f * sums.spread + before * (mean_before - mean) * (mean_before - mean) +
+                    spread_ + here * (mean_here - mean) * (mean_here - mean);
+      sums.tail2 = f * f * (sums.tail2 + own) + tail2_;
+      sums.tail3 = f * f * f * (sums.tail3 + own) + tail3_;
+      pool(sums.count, sums.mean, sums.squares, count_, mean_, squares_);
+      const double second = count_ > 1 ? static_cast<double>(second_) : EMPTY;
+      sums.second = wins ? std::max(sums.maximum, second)
+                         : std::max(sums.second, static_cast<double>(maximum_));
+    }
+    sums.tail = f * (sums.tail + own) + tail_;
+  }
+
+  const RowBlock<T>& row_;
+  const int64_t vectors_;
+  int64_t count_ = 0;
+  T maximum_, second_, minimum_, anchor_, offset_;
+  double mean_, tail_, gap1_, squares_, spread_, tail2_, tail3_;
+};
+
+template <class T> T factor_of(const Factor& factor, int64_t b, int64_t h, int64_t i) {
+  if (factor.each == nullptr) return static_cast<T>(factor.one);
+  return static_cast<const T*>(
+      factor.each)[b * factor.batch + h * factor.head + i * factor.query];
+}
+
+inline uint16_t to_bfloat16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+}
+
+// Writes factor * from[0 … n), or a constant where `from` is null.
+template <class T> void write(const Matrix& to, int64_t at, const T* from, T factor, int64_t n) {
+  const auto value = [&](int64_t i) { return from == nullptr ? factor : from[i] * factor; };
+  if (to.kind == FLOAT32) {
+    float* out = static_cast<float*>(to.data) + at;
+    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(value(i));
+  } else if (to.kind == FLOAT64) {
+    double* out = static_cast<double*>(to.data) + at;
+    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<double>(value(i));
+  } else if (to.kind == FLOAT16) {
+    _Float16* out = static_cast<_Float16*>(to.data) + at;
+    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<_Float16>(value(i));
+  } else {
+    uint16_t* out = static_cast<uint16_t*>(to.data) + at;
+    for (int64_t i = 0; i < n; ++i) out[i] = to_bfloat16(static_cast<float>(value(i)));
+  }
+}
+
+thread_local Scratch scratch;
+constexpr size_t KEPT_BYTES = 8u << 20;
+
+template <class T> class Worker {
+  using L = Lanes<T>;
+
+ public:
+  explicit Worker(Job& job) : job_(job) {
+    const size_t rows = std::min(job.query_block, job.queries);
+    stride_ = std::min(job.key_block, job.keys);
+    // Rows a multiple of 4 KiB apart would all want the same few lines of the cache.
+    if (stride_ * sizeof(T) % 1024 == 0 && rows > 1) stride_ += 64 / sizeof(T);
+    const size_t padded = stride_ + L::count;
+    scratch.reserve(sizeof(T) * (rows * stride_ + rows * (job.d_v + 16) + padded * 2) + 4096 +
+                    rows * sizeof(RowSums));
+    block_ = scratch.take<T>(rows * stride_ + L::count);
+    output_ = scratch.take<T>(rows * job.d_v);
+    logits_ = scratch.take<T>(padded);
+    seen_ = scratch.take<Mask<T>>(padded / L::count);
+    sums_ = scratch.take<RowSums>(rows);
+  }
+  ~Worker() { scratch.shrink(KEPT_BYTES); }
+
+  void unit(int64_t index) {
+    const int64_t blocks = (job_.queries + job_.query_block - 1) / job_.query_block;
+    const int64_t group = job_.heads / job_.kv_heads;
+    batch_ = index / (blocks * job_.kv_heads);
+    const int64_t kv = index / blocks % job_.kv_heads;
+    start_ = index % blocks * job_.query_block;
+    rows_ = std::min(job_.query_block, job_.queries - start_);
+    key_ = static_cast<const T*>(job_.key.items[batch_]) + kv * job_.key.head;
+    value_ = job_.value.items == nullptr
+                 ? nullptr
+                 : static_cast<const T*>(job_.value.items[batch_]) + kv * job_.value.head;
+    for (head_ = kv * group; head_ < (kv + 1) * group; ++head_)
+      if (!head()) {
+        job_.inexact[index] = 1;
+        return;
+      }
+  }
+
+ private:
+  int64_t from(int64_t i) const {
+    return job_.lower == nullptr
+               ? 0
+               : std::clamp<int64_t>(start_ + i + job_.lower[batch_], 0, job_.keys);
+  }
+  int64_t to(int64_t i) const {
+    int64_t end = job_.ends == nullptr ? job_.keys : job_.ends[batch_];
+    if (job_.upper != nullptr)
+      end = std::clamp<int64_t>(start_ + i + job_.upper[batch_] + 1, 0, end);
+    return end;
+  }
+
+  bool head() {
+    query_ = static_cast<const T*>(job_.query.items[batch_]) + head_ * job_.query.head +
+             start_ * job_.query.row;
+    std::fill(sums_, sums_ + rows_, RowSums{});
+    weighed_ = false;
+    // Both ends grow with the query: the first and the last row bound all of them.
+    int64_t first = from(0), last = to(rows_ - 1);
+    if (job_.scores.data != nullptr) first = 0, last = job_.keys;
+    for (int64_t k = first / job_.key_block * job_.key_block; k < last; k += job_.key_block) {
+      const int64_t begin = std::max(k, first);
+      if (!block(begin, std::min(k + job_.key_block, last))) return false;
+    }
+    recount(first, last);
+    return finish(first, last);
+  }
+
+  // Values that are not finite reach every row, also by a weight of 0.
+  bool sound(const T* output) const {
+    Vec<T> zero = {};
+    T rest = 0;
+    const int64_t whole = job_.d_v / L::count * L::count;
+    for (int64_t j = 0; j < whole; j += L::count) {
+      const Vec<T> x = load<T>(output + j);
+      zero += x - x;
+    }
+    for (int64_t j = whole; j < job_.d_v; ++j) rest += output[j] - output[j];
+    return total<T>(zero) + rest == 0;
+  }
+
+  void score(int64_t begin, int64_t end) {
+    scores(rows_, end - begin, job_.d_k, query_, job_.query.row, key_ + begin * job_.key.row,
+           job_.key.row, block_, stride_);
+  }
+
+  bool block(int64_t begin, int64_t end) {
+    score(begin, end);
+    const int64_t at = (batch_ * job_.heads + head_) * job_.queries + start_;
+    for (int64_t i = 0; i < rows_; ++i) {
+      T* row = block_ + i * stride_;
+      if (job_.scores.data != nullptr)
+        write<T>(job_.scores, (at + i) * job_.keys, row, 1, job_.keys);
+      const int64_t lo = std::clamp(from(i), begin, end), hi = std::clamp(to(i), lo, end);
+      if (lo > begin) std::memset(row, 0, (lo - begin) * sizeof(T));
+      if (hi < end) std::memset(row + (hi - begin), 0, (end - hi) * sizeof(T));
+      if (hi > lo && !one_row(i, row + (lo - begin), lo, hi)) return false;
+    }
+    if (value_ != nullptr) {
+      weigh(rows_, end - begin, job_.d_v, block_, stride_, value_ + begin * job_.value.row,
+            job_.value.row, weighed_, output_, job_.d_v);
+      weighed_ = true;
+    }
+    return true;
+  }
+
+  bool one_row(int64_t i, T* row, int64_t lo, int64_t hi) {
+    const bool dense = job_.allowed.data != nullptr || job_.bias.data != nullptr;
+    if (dense) hide(i, lo, hi);
+    if (job_.moments && !moments(sums_[i], row, hi - lo, dense)) return false;
+    shape(i, row, lo, hi, dense);
+    if (job_.logits.data != nullptr) show(i, lo, hi, dense);
+    const RowBlock<T> part{logits_, seen_, row, hi - lo, lo};
+    T factor = 1;
+    bool fine;
+    if (dense) {
+      RowPass<T, true> pass(part);
+      fine = job_.statistics ? pass.template add<true>(sums_[i], factor)
+                             : pass.template add<false>(sums_[i], factor);
+    } else {
+      RowPass<T, false> pass(part);
+      fine = job_.statistics ? pass.template add<true>(sums_[i], factor)
+                             : pass.template add<false>(sums_[i], factor);
+    }
+    if (fine && factor != 1 && weighed_) {
+      T* out = output_ + i * job_.d_v;
+      for (int64_t j = 0; j < job_.d_v; ++j) out[j] *= factor;
+    }
+    return fine;
+  }
+
+  // Which keys the dense masks leave to a row, and the row's bias at those.
+  void hide(int64_t i, int64_t lo, int64_t hi) {
+    const int64_t n = hi - lo, vectors = (n + L::count - 1) / L::count;
+    for (int64_t v = 0; v < vectors; ++v) seen_[v] = first<T>(n - v * L::count);
+    const Dense& allowed = job_.allowed;
+    if (allowed.data != nullptr) {
+      const uint8_t* at = static_cast<const uint8_t*>(allowed.data) + batch_ * allowed.batch +
+                          head_ * allowed.head + (start_ + i) * allowed.query;
+      const int64_t most = allowed.key == 0 ? n : std::clamp<int64_t>(allowed.length - lo, 0, n);
+      if (allowed.key == 0) {
+        if (!*at) std::fill(seen_, seen_ + vectors, Mask<T>{});
+      } else {
+        narrow(most, vectors, [&](int64_t j) { return at[lo + j] != 0; });
+      }
+    }
+    const Dense& bias = job_.bias;
+    if (bias.data != nullptr) {
+      const T* at = bias_row(i);
+      const int64_t most = bias.key == 0 ? n : std::clamp<int64_t>(bias.length - lo, 0, n);
+      if (bias.key == 0) {
+        if (!(*at >= L::lowest)) std::fill(seen_, seen_ + vectors, Mask<T>{});
+      } else {
+        narrow(most, vectors, [&](int64_t j) { return at[lo + j] >= L::lowest; });
+      }
+    }
+  }
+  template <class Visible> void narrow(int64_t most, int64_t vectors, Visible visible) {
+    for (int64_t v = 0; v < vectors; ++v) {
+      const int64_t base = v * L::count;
+      Mask<T> here = {};
+      if (base + L::count <= most) {
+        for (int l = 0; l < L::count; ++l) here[l] = visible(base + l) ? -1 : 0;
+      } else {
+        for (int l = 0; l < L::count && base + l < most; ++l) here[l] = visible(base + l) ? -1 : 0;
+      }
+      seen_[v] &= here;
+    }
+  }
+  const T* bias_row(int64_t i) const {
+    const Dense& bias = job_.bias;
+    return static_cast<const T*>(bias.data) + batch_ * bias.batch + head_ * bias.head +
+           (start_ + i) * bias.query;
+  }
+
+  // From scores to logits in the row's buffer: scale, softcap, bias; 0 where hidden.
+  void shape(int64_t i, const T* row, int64_t lo, int64_t hi, bool dense) {
+    const int64_t n = hi - lo, vectors = (n + L::count - 1) / L::count;
+    const T scale = factor_of<T>(job_.scale, batch_, head_, start_ + i);
+    const T cap = factor_of<T>(job_.softcap, batch_, head_, start_ + i);
+    for (int64_t v = 0; v < n / L::count; ++v)
+      store<T>(logits_ + v * L::count, load<T>(row + v * L::count) * scale);
+    for (int64_t j = n / L::count * L::count; j < n; ++j) logits_[j] = row[j] * scale;
+    for (int64_t j = n; j < vectors * L::count; ++j) logits_[j] = logits_[0];
+    if (cap != 0)
+      for (int64_t v = 0; v < vectors; ++v) {
+        const Vec<T> x = load<T>(logits_ + v * L::count);
+        store<T>(logits_ + v * L::count, tangent(x / cap) * cap);
+      }
+    if (job_.bias.data != nullptr) {
+      const T* bias = bias_row(i);
+      if (job_.bias.key == 0) {
+        for (int64_t j = 0; j < n; ++j) logits_[j] += *bias;
+      } else {
+        const int64_t most = std::clamp<int64_t>(job_.bias.length - lo, 0, n);
+        for (int64_t j = 0; j < most; ++j) logits_[j] += bias[lo + j];
+      }
+    }
+    if (dense)
+      for (int64_t v = 0; v < vectors; ++v) {
+        const Vec<T> x = load<T>(logits_ + v * L::count);
+        store<T>(logits_ + v * L::count, seen_[v] ? x : Vec<T>{});
+      }
+  }
+
+  // Mean, squared deviations and largest size of the visible scores, in float64.
+  bool moments(RowSums& sums, const T* row, int64_t n, bool dense) {
+    double count = 0, sum = 0, top = 0, squares = 0;
+    const auto each = [&](auto visit) {
+      for (int64_t j = 0; j < n; ++j)
+        if (!dense || seen_[j / L::count][j % L::count]) visit(static_cast<double>(row[j]));
+    };
+    each([&](double s) { count += 1, sum += s, top = std::max(top, std::fabs(s)); });
+    if (count == 0) return true;
+    if (!usable(sum) || !usable(top)) return false;
+    const double mean = sum / count;
+    each([&](double s) { squares += (s - mean) * (s - mean); });
+    if (sums.count > 0)
+      pool(sums.count, sums.score_mean, sums.score_squares, count, mean, squares);
+    else
+      sums.score_mean = mean, sums.score_squares = squares;
+    sums.score_max_abs = std::max(sums.score_max_abs, top);
+    return true;
+  }
+
+  int64_t row_of(int64_t i) const {
+    return (batch_ * job_.heads + head_) * job_.queries + start_ + i;
+  }
+
+  void show(int64_t i, int64_t lo, int64_t hi, bool dense) {
+    write<T>(job_.logits, row_of(i) * job_.keys + lo, logits_, 1, hi - lo);
+    if (!dense) return;
+    for (int64_t j = 0; j < hi - lo; ++j)
+      if (!seen_[j / L::count][j % L::count])
+        write<T>(job_.logits, row_of(i) * job_.keys + lo + j, nullptr,
+                 -std::numeric_limits<T>::infinity(), 1);
+  }
+
+  // A key may have been fine against an earlier maximum: those rows are counted again.
+  void recount(int64_t first, int64_t last) {
+    bool some = false;
+    for (int64_t i = 0; i < rows_; ++i) some |= sums_[i].recount;
+    if (!some) return;
+    for (int64_t i = 0; i < rows_; ++i)
+      if (sums_[i].recount) sums_[i].underflowed = 0;
+    for (int64_t k = first / job_.key_block * job_.key_block; k < last; k += job_.key_block) {
+      const int64_t begin = std::max(k, first), end = std::min(k + job_.key_block, last);
+      score(begin, end);
+      for (int64_t i = 0; i < rows_; ++i) {
+        const int64_t lo = std::clamp(from(i), begin, end), hi = std::clamp(to(i), lo, end);
+        if (sums_[i].recount && hi > lo)
+          again(i, block_ + i * stride_ + (lo - begin), lo, hi);
+      }
+    }
+  }
+  void again(int64_t i, const T* row, int64_t lo, int64_t hi) {
+    const bool dense = job_.allowed.data != nullptr || job_.bias.data != nullptr;
+    if (dense) hide(i, lo, hi);
+    shape(i, row, lo, hi, dense);
+    const T maximum = static_cast<T>(sums_[i].maximum);
+    for (int64_t j = 0; j < hi - lo; ++j)
+      if (!dense || seen_[j / L::count][j % L::count])
+        sums_[i].underflowed += logits_[j] - maximum < -L::flush;
+  }
+
+  // False where a value that is not finite, or too large a sum, has reached an output.
+  bool finish(int64_t first, int64_t last) {
+    for (int64_t i = 0; i < rows_; ++i) {
+      RowSums& sums = sums_[i];
+      const double divisor =
+          1 + sums.tail + (job_.null_weight != 0 ? job_.null_weight * std::exp(-sums.maximum) : 0);
+      const T factor = sums.count > 0 ? static_cast<T>(1 / divisor) : 0;
+      if (job_.output.data != nullptr) {
+        const T* from = weighed_ ? output_ + i * job_.d_v : nullptr;
+        if (from != nullptr && !sound(from)) return false;
+        write<T>(job_.output, row_of(i) * job_.d_v, from, factor, job_.d_v);
+      }
+      if (job_.weights.data != nullptr && last > first)
+        write<T>(job_.weights, row_of(i) * job_.keys + first, block_ + i * stride_, factor,
+                 last - first);
+      columns(row_of(i), sums);
+    }
+    return true;
+  }
+
+  void columns(int64_t row, const RowSums& sums) {
+    const int64_t rows = job_.batch * job_.heads * job_.queries;
+    double* to = job_.columns + row;
+    const auto put = [&](Column column, double x) { to[column * rows] = x; };
+    put(VISIBLE, sums.count);
+    put(MAXIMUM, sums.maximum);
+    put(SECOND, sums.second);
+    put(MINIMUM, sums.minimum);
+    put(ARGMAX, sums.argmax);
+    put(TAIL, sums.tail);
+    put(TAIL2, sums.tail2);
+    put(TAIL3, sums.tail3);
+    put(GAP1, sums.gap1);
+    put(SPREAD, sums.spread);
+    put(MEAN, sums.mean);
+    put(SQUARES, sums.squares);
+    put(OVERFLOWED, 0);
+    put(UNDERFLOWED, sums.underflowed);
+    put(SCORE_MEAN, sums.score_mean);
+    put(SCORE_SQUARES, sums.score_squares);
+    put(SCORE_MAX_ABS, sums.score_max_abs);
+  }
+
+  Job& job_;
+  T *block_, *output_, *logits_;
+  Mask<T>* seen_;
+  RowSums* sums_;
+  int64_t stride_, batch_, head_, start_, rows_;
+  const T *query_, *key_, *value_;
+  bool weighed_;
+};
+
+template <class T> int64_t work(Job& job, int64_t units, int64_t most) {
+  Worker<T> worker(job);
+  for (int64_t done = 0; done < most; ++done) {
+    if (job.stopped.load(std::memory_order_relaxed)) return 0;
+    const int64_t unit = job.next.fetch_add(1, std::memory_order_relaxed);
+    if (unit >= units) return 0;
+    worker.unit(unit);
+  }
+  return job.next.load(std::memory_order_relaxed) < units;
+}
+
+}  // namespace
+
+int64_t INSTRUCTION_SET(Job& job, int64_t units, int64_t most) {
+  return job.kind == FLOAT64 ? work<double>(job, units, most) : work<float>(job, units, most);
+}
+
+}  // namespace attention

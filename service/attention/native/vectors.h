@@ -1,0 +1,191 @@
+// Vectors as wide as the instruction set this file is compiled for, and exp and tanh over them.
+#pragma once
+#include <cfloat>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int WIDTH = 64;
+#elif defined(__AVX__)
+constexpr int WIDTH = 32;
+#else
+constexpr int WIDTH = 16;
+#endif
+
+template <class T> struct Lanes;
+template <> struct Lanes<float> {
+  typedef float V __attribute__((vector_size(WIDTH)));
+  typedef int32_t I __attribute__((vector_size(WIDTH)));
+  using Int = int32_t;
+  static constexpr int count = WIDTH / 4, mantissa = 23, degree = 7;
+  static constexpr float magic = 0x1.8p23f, log2e = 0x1.715476p0f;
+  // ln 2 in two parts: products of the first with small integers are exact.
+  static constexpr float ln2 = 0x1.63p-1f, ln2_rest = -0x1.bd0106p-13f;
+  // -ln(smallest normal): weights this far below the maximum flush.
+  static constexpr float flush = 87.33654475f, lowest = -FLT_MAX, largest = FLT_MAX;
+  static constexpr float spread = 1e15f;
+};
+template <> struct Lanes<double> {
+  typedef double V __attribute__((vector_size(WIDTH)));
+  typedef int64_t I __attribute__((vector_size(WIDTH)));
+  using Int = int64_t;
+  static constexpr int count = WIDTH / 8, mantissa = 52, degree = 13;
+  static constexpr double magic = 0x1.8p52, log2e = 0x1.71547652b82fep0;
+  static constexpr double ln2 = 0x1.62e42feep-1, ln2_rest = 0x1.a39ef35793c76p-33;
+  static constexpr double flush = 708.3964185322641, lowest = -DBL_MAX, largest = DBL_MAX;
+  static constexpr double spread = 1e150;
+};
+
+template <class T> using Vec = typename Lanes<T>::V;
+template <class T> using Mask = typename Lanes<T>::I;
+
+template <class T> inline Vec<T> load(const T* from) {
+  Vec<T> v;
+  std::memcpy(&v, from, WIDTH);
+  return v;
+}
+template <class T> inline void store(T* to, Vec<T> v) { std::memcpy(to, &v, WIDTH); }
+template <class T> inline Vec<T> all(T x) { return x - Vec<T>{}; }
+
+// The compiler makes a comparison and a choice of `a > b ? a : b`; where one instruction does it,
+// that is named. `bits` has a bit for each lane.
+#if defined(__AVX512F__)
+INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm512_max_ps(a, b); }
+INLINE Vec<float> smaller(Vec<float> a, Vec<float> b) { return _mm512_min_ps(a, b); }
+INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm512_max_pd(a, b); }
+INLINE Vec<double> smaller(Vec<double> a, Vec<double> b) { return _mm512_min_pd(a, b); }
+INLINE uint32_t bits(Mask<float> m) { return _mm512_movepi32_mask((__m512i)m); }
+INLINE uint32_t bits(Mask<double> m) { return _mm512_movepi64_mask((__m512i)m); }
+#elif defined(__AVX__)
+INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm256_max_ps(a, b); }
+INLINE Vec<float> smaller(Vec<float> a, Vec<float> b) { return _mm256_min_ps(a, b); }
+INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm256_max_pd(a, b); }
+INLINE Vec<double> smaller(Vec<double> a, Vec<double> b) { return _mm256_min_pd(a, b); }
+INLINE uint32_t bits(Mask<float> m) { return _mm256_movemask_ps((__m256)m); }
+INLINE uint32_t bits(Mask<double> m) { return _mm256_movemask_pd((__m256d)m); }
+#elif defined(__x86_64__)
+INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm_max_ps(a, b); }
+INLINE Vec<float> smaller(Vec<float> a, Vec<float> b) { return _mm_min_ps(a, b); }
+INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm_max_pd(a, b); }
+INLINE Vec<double> smaller(Vec<double> a, Vec<double> b) { return _mm_min_pd(a, b); }
+INLINE uint32_t bits(Mask<float> m) { return _mm_movemask_ps((__m128)m); }
+INLINE uint32_t bits(Mask<double> m) { return _mm_movemask_pd((__m128d)m); }
+#else
+template <class V> INLINE V larger(V a, V b) { return a > b ? a : b; }
+template <class V> INLINE V smaller(V a, V b) { return a < b ? a : b; }
+template <class M> INLINE uint32_t bits(M m) {
+  uint32_t found = 0;
+  for (unsigned l = 0; l < sizeof(M) / sizeof(m[0]); ++l) found |= uint32_t(m[l] != 0) << l;
+  return found;
+}
+#endif
+
+template <class T> struct Indices {
+  typename Lanes<T>::Int of[Lanes<T>::count];
+  constexpr Indices() : of{} {
+    for (int i = 0; i < Lanes<T>::count; ++i) of[i] = i;
+  }
+};
+template <class T> constexpr Indices<T> indices{};
+// The lanes below n.
+template <class T> INLINE Mask<T> first(int64_t n) {
+  Mask<T> lane;
+  std::memcpy(&lane, indices<T>.of, WIDTH);
+  return lane < static_cast<typename Lanes<T>::Int>(n);
+}
+
+// exp of x <= 0 that does not flush: 2^n by the exponent's bits, and the Taylor sum of the rest,
+// |r| <= ln(2)/2, whose first missing term is 5e-9 (float) and 4e-18 (double) of the whole.
+template <class T> struct Factorials {
+  T of[Lanes<T>::degree + 1];
+  constexpr Factorials() : of{1} {
+    for (int k = 1; k <= Lanes<T>::degree; ++k) of[k] = of[k - 1] * k;
+  }
+};
+template <class T> INLINE Vec<T> exponential(Vec<T> x) {
+  using L = Lanes<T>;
+  const Vec<T> shifted = x * L::log2e + L::magic;
+  const Vec<T> n = shifted - L::magic;
+  const Vec<T> r = (x - n * L::ln2) - n * L::ln2_rest;
+  constexpr Factorials<T> factorials;
+  Vec<T> sum = all<T>(1 / factorials.of[L::degree]);
+#pragma GCC unroll 16
+  for (int k = L::degree - 1; k >= 0; --k) sum = sum * r + 1 / factorials.of[k];
+  const Mask<T> bits = reinterpret_cast<Mask<T>>(shifted) << L::mantissa;
+  return reinterpret_cast<Vec<T>>(reinterpret_cast<Mask<T>>(sum) + bits);
+}
+
+inline Vec<float> tangent(Vec<float> y) {
+  // Near 0 the fifth convergent of Lambert's continued fraction (3e-9 at 0.5), else by exp.
+  const Vec<float> far = smaller(larger(y, all<float>(-10)), all<float>(10));
+  const Vec<float> near = y, square = near * near;
+  const Mask<float> small = (y < 0.5f) & (y > -0.5f);
+  // exp is for x <= 0; tanh is odd.
+  const Mask<float> negative = far < 0.0f;
+  const Vec<float> down = exponential<float>((negative ? far : -far) * 2.0f);
+  const Vec<float> big = negative ? down - 1.0f : 1.0f - down;
+  const Vec<float> above = small ? near * ((square + 105.0f) * square + 945.0f) : big;
+  const Vec<float> below = small ? (square * 15.0f + 420.0f) * square + 945.0f : down + 1.0f;
+  return above / below;
+}
+inline Vec<double> tangent(Vec<double> y) {
+  for (int i = 0; i < Lanes<double>::count; ++i) y[i] = std::tanh(y[i]);
+  return y;
+}
+
+// The lanes of a vector brought together by halves.
+template <class T, int n> struct Half {
+  typedef T V __attribute__((vector_size(n * sizeof(T))));
+  static INLINE V low(const void* whole) {
+    V v;
+    std::memcpy(&v, whole, sizeof v);
+    return v;
+  }
+  static INLINE V high(const void* whole) { return low(static_cast<const char*>(whole) + sizeof(V)); }
+};
+template <class T, int n, class V> INLINE T sum_of(V v) {
+  if constexpr (n == 2) {
+    return v[0] + v[1];
+  } else {
+    using H = Half<T, n / 2>;
+    return sum_of<T, n / 2>(H::low(&v) + H::high(&v));
+  }
+}
+template <class T> INLINE T total(Vec<T> v) { return sum_of<T, Lanes<T>::count>(v); }
+
+template <class T> struct TopTwo { T first, second; };
+template <class T, int n, class V> INLINE TopTwo<T> top_two(V top, V next) {
+  if constexpr (n == 1) {
+    return {top[0], next[0]};
+  } else {
+    using H = typename Half<T, n / 2>::V;
+    const H a = Half<T, n / 2>::low(&top), b = Half<T, n / 2>::high(&top);
+    const H c = Half<T, n / 2>::low(&next), d = Half<T, n / 2>::high(&next);
+    const H less = a < b ? a : b, then = c > d ? c : d;
+    return top_two<T, n / 2, H>(a > b ? a : b, less > then ? less : then);
+  }
+}
+template <class T, int n, class V> INLINE T lowest_of(V v) {
+  if constexpr (n == 1) {
+    return v[0];
+  } else {
+    using H = typename Half<T, n / 2>::V;
+    const H a = Half<T, n / 2>::low(&v), b = Half<T, n / 2>::high(&v);
+    return lowest_of<T, n / 2, H>(a < b ? a : b);
+  }
+}
+
+// Neither NaN nor infinite.
+inline bool usable(float x) { return std::fabs(x) <= FLT_MAX; }
+inline bool usable(double x) { return std::fabs(x) <= DBL_MAX; }
+
+}  // namespace
