@@ -1,19 +1,22 @@
 """The verdict of one analysis: levels, evidence, and what would mend it."""
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from service.attention.second_pass import Revisited
+from service.diagnostics.aggregate import Aggregates, Numbers
 from service.diagnostics.evidence import Evidence, Setting, advice, evidence
 from service.diagnostics.harms import harm_evidence
-from service.diagnostics.verdict import OFF_SOFTMAX, REGIMES, Counts, Level
+from service.diagnostics.verdict import OFF_SOFTMAX, REGIMES, Counts, Level, level, shares
 from service.harms import Gradients
 from service.plan import Plan
 from service.scored import Scored
 
+_Regimes = tuple[int, int, int, int]
 _OF_SHARES = ("key_share", "perturbation_amplification")
 
 
@@ -33,7 +36,9 @@ class Verdict:
 def judge(
     plan: Plan,
     scored: Scored,
-    rows: dict[str, Tensor],
+    figures: Aggregates,
+    regimes: Numbers | None,
+    rows: Mapping[str, Tensor],
     again: Revisited,
     gradients: Gradients | None,
 ) -> tuple[Counts | None, Verdict]:
@@ -42,45 +47,56 @@ def judge(
     Args:
         plan: the request.
         scored: the mechanism over its operands.
+        figures: diagnostics per (batch, heads).
+        regimes: the rows in each regime (4, batch, heads).
         rows: diagnostics per row (batch, heads, N).
         again: what a second pass collected.
         gradients: where they were included.
     """
     vanished = None if gradients is None else gradients.vanished_rows
     found = [
-        *evidence(rows, again.key_share, again.seen_by),
-        *harm_evidence(rows, vanished, plan.include.perturbation.relative_noise),
+        *evidence(figures, again.key_share, again.seen_by),
+        *harm_evidence(figures, rows, vanished, plan.include.perturbation.relative_noise),
     ]
     if plan.normalizer.description.name == "sigmoid":
         # Its rows share no sum: a mean weight is no share, and what moves grows with their length.
         found = [item for item in found if item.name not in _OF_SHARES]
     heads = plan.shape.heads
-    if plan.normalizer.description.name != "softmax":
+    if plan.normalizer.description.name != "softmax" or regimes is None:
         undecided: list[list[Level | None]] = [[None] * heads for _ in range(plan.shape.batch)]
-        said = _advice(plan, scored, rows, None, found, [])
+        said = _advice(plan, scored, figures, None, found, [])
         none: dict[str, float | None] = dict.fromkeys(REGIMES)
         return None, Verdict(None, undecided, none, 0, found, said, OFF_SOFTMAX)
-    counts = Counts.of(rows["max_weight"], rows["normalized_entropy"])
-    whole = counts.pooled(0, 1)
-    level = whole.levels()[0]
-    levels = counts.levels()
-    pooled = counts.pooled(0).levels()
-    saturated = [h for h, own in enumerate(pooled) if own == "saturated" != level]
+    heads_of = [list(zip(*item, strict=True)) for item in np.moveaxis(regimes, 0, 1).tolist()]
+    pooled = [_together(items) for items in zip(*heads_of, strict=True)]
+    whole = _together(pooled)
     verdict = Verdict(
-        level=level,
-        heads=[levels[start : start + heads] for start in range(0, len(levels), heads)],
-        shares=whole.shares(),
-        rows=int(whole.rows),
+        level=(total := level(*whole)),
+        heads=[[level(*head) for head in item] for item in heads_of],
+        shares=shares(*whole),
+        rows=whole[-1],
         evidence=found,
-        advice=_advice(plan, scored, rows, level, found, saturated),
+        advice=_advice(
+            plan,
+            scored,
+            figures,
+            total,
+            found,
+            [h for h, own in enumerate(pooled) if level(*own) == "saturated" != total],
+        ),
     )
-    return counts, verdict
+    return Counts.from_array(regimes), verdict
+
+
+def _together(counts: Iterable[_Regimes]) -> _Regimes:
+    saturated, sharp, diffuse, rows = map(sum, zip(*counts, strict=True))
+    return saturated, sharp, diffuse, rows
 
 
 def _advice(
     plan: Plan,
     scored: Scored,
-    rows: dict[str, Tensor],
+    figures: Aggregates,
     level: Level | None,
     found: list[Evidence],
     saturated_heads: list[int],
@@ -89,7 +105,7 @@ def _advice(
     request, values = plan.request.mechanism, {item.name: item.value for item in found}
     remark = None
     if plan.scored:
-        remark = plan.mechanism.remark(request, plan.shape, lambda name: _mean(rows.get(name)))
+        remark = plan.mechanism.remark(request, plan.shape, figures.mean)
     setting = Setting(
         level=level,
         scale=scored.scale if isinstance(scored.scale, float) else None,
@@ -98,7 +114,7 @@ def _advice(
         products=plan.mechanism.scores_projected_products(request),
         explained=remark is not None,
         saturated_heads=saturated_heads,
-        logit_variance=_mean(rows.get("logit_variance")),
+        logit_variance=figures.mean("logit_variance"),
         largest_logit=values.get("logit_max"),
     )
     return [*([] if remark is None else [remark]), *advice(setting)]
@@ -106,12 +122,3 @@ def _advice(
 
 def _is_root(scale: float | None, d_k: int | None) -> bool:
     return scale is not None and d_k is not None and math.isclose(scale, d_k**-0.5)
-
-
-def _mean(figures: Tensor | None) -> float | None:
-    if figures is None:
-        return None
-    if math.isfinite(mean := float(figures.mean())):
-        return mean
-    finite = figures[torch.isfinite(figures)]
-    return float(finite.mean()) if finite.numel() else None

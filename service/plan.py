@@ -20,6 +20,8 @@ from service.operands import compute_dtype, dtype_of
 from service.parameters import Parameter, check
 from service.shape import Shape
 
+_SCORED = (SeededInputs, TensorInputs)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -54,7 +56,7 @@ class Plan:
     @property
     def scored(self) -> bool:
         """Whether scores are computed here, not given as logits or weights."""
-        return isinstance(self.request.inputs, SeededInputs | TensorInputs)
+        return isinstance(self.request.inputs, _SCORED)
 
     @property
     def seeded(self) -> SeededInputs | None:
@@ -116,7 +118,7 @@ def plan(request: AttentionRequest) -> Plan:
     """
     _check_options(request)
     member, mechanism = MECHANISMS[request.mechanism.kind], request.mechanism
-    scored = isinstance(request.inputs, SeededInputs | TensorInputs)
+    scored = isinstance(request.inputs, _SCORED)
     given = shape_of(request.inputs, undivided=scored and member.undivided)
     shape = member.resolve(mechanism, given) if scored else given
     parameters = member.parameters(mechanism, shape) if scored else ()

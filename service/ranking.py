@@ -4,9 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from service.diagnostics.aggregate import Aggregated, pooled
 from service.diagnostics.verdict import Level
 from service.report import Analysis
 
@@ -44,14 +42,14 @@ def _heads(group: str, analysis: Analysis) -> list[RankedHead]:
     undecided: list[Level | None] = [None] * heads
     levels = undecided if analysis.counts is None else analysis.counts.pooled(0).levels()
     columns = [
-        _pooled(analysis.rows[name]) if name in analysis.rows else [None] * heads
+        _pooled(analysis.diagnostics[name]) if name in analysis.diagnostics else [None] * heads
         for name in ("entropy", "max_weight", "jacobian_trace")
     ]
     figures = zip(levels, *columns, strict=True)
     return [RankedHead(group, head, *entry) for head, entry in enumerate(figures)]
 
 
-def _pooled(figures: Tensor) -> list[float | None]:
+def _pooled(figures: Aggregated) -> list[float | None]:
     """Mean over batch and rows where defined, per head."""
-    means = torch.nanmean(figures, dim=(0, 2)).tolist()
+    means = pooled(figures.mean, figures.rows, (0,)).tolist()
     return [None if math.isnan(mean) else mean for mean in means]

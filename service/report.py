@@ -1,18 +1,28 @@
 """What the statistics of the rows say: diagnostics, verdict, theory and counts of an analysis."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.inputs import WeightInputs
 from service import domains, operands
 from service.attention.collected import Attended
 from service.attention.normalizing import FLUSHED
 from service.attention.second_pass import Revisited
-from service.diagnostics import DIAGNOSTICS, Diagnostic, Rows, evaluate
-from service.diagnostics.aggregate import Aggregated, aggregate, aggregate_all, undefined
+from service.diagnostics import DIAGNOSTICS, Rows
+from service.diagnostics.aggregate import (
+    Aggregated,
+    Aggregates,
+    Numbers,
+    aggregate_all,
+    undefined,
+)
 from service.diagnostics.included import INCLUDED
+from service.diagnostics.offer import Offer, offer
+from service.diagnostics.rows import Figures
+from service.diagnostics.summary import Material, RowFigures, summarise
 from service.diagnostics.verdict import Counts
 from service.harms import Gradients
 from service.judgement import Verdict, judge
@@ -72,8 +82,8 @@ class Analysis:
     visible_keys: Aggregated
     numerics: Numerics
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    rows: dict[str, Tensor] = field(default_factory=dict)
-    diagnostics: dict[str, Aggregated] = field(default_factory=dict)
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
+    diagnostics: Mapping[str, Aggregated] = field(default_factory=dict)
     counts: Counts | None = None
     verdict: Verdict | None = None
     theory: Panel | None = None
@@ -85,31 +95,42 @@ class Analysis:
 class Tally:
     """What the rows say before anybody judges them.
 
-    `counts` (3, batch): rows without a key, flushed weights, overflowed logits.
+    `counts` (3, batch): rows without a key, flushed weights, overflowed logits; `visible` how many
+    keys the rows see; `regimes` the rows in each regime (4, batch, heads), where they are counted.
     """
 
-    rows: Rows
-    visible: Aggregated
-    counts: Tensor
+    material: Material
+    visible: Aggregates
+    counts: Figures
     tensors: dict[str, Tensor]
-    figures: dict[str, Tensor] = field(default_factory=dict)
-    diagnostics: dict[str, Aggregated] = field(default_factory=dict)
+    figures: RowFigures
+    diagnostics: Aggregates
+    regimes: Numbers | None
 
-    def parts(self, sizes: list[int]) -> list["Tally"]:
-        """The same of consecutive batch items, so many at a time; `rows` stay those of all."""
-        visible, counts = list(self.visible.parts(sizes)), self.counts.split_with_sizes(sizes, 1)
-        parts = [Tally(self.rows, *own, {}) for own in zip(visible, counts, strict=True)]
-        for name, tensor in self.tensors.items():
-            for part, own in zip(parts, tensor.split_with_sizes(sizes), strict=True):
-                # A view would keep everybody's for as long as one of them is sent.
-                part.tensors[name] = own.clone()
-        for name, figure in self.figures.items():
-            for part, own in zip(parts, figure.split_with_sizes(sizes), strict=True):
-                part.figures[name] = own
-        for name, aggregated in self.diagnostics.items():
-            for part, one in zip(parts, aggregated.parts(sizes), strict=True):
-                part.diagnostics[name] = one
-        return parts
+    @property
+    def rows(self) -> Rows:
+        """What the figures were computed from."""
+        return self.material.rows()
+
+    def parts(self, sizes: list[int]) -> Iterator["Tally"]:
+        """The same of consecutive batch items, so many at a time."""
+        # A view would keep everybody's for as long as one of them is sent.
+        tensors = {
+            name: [own.clone() for own in tensor.split_with_sizes(sizes)]
+            for name, tensor in self.tensors.items()
+        }
+        end = 0
+        for index, size in enumerate(sizes):
+            items, end = slice(end, end + size), end + size
+            yield Tally(
+                self.material,
+                self.visible.part(items),
+                self.counts[:, items],
+                {name: parts[index] for name, parts in tensors.items()},
+                self.figures.part(items),
+                self.diagnostics.part(items),
+                None if self.regimes is None else self.regimes[:, items],
+            )
 
 
 def tally(
@@ -125,30 +146,76 @@ def tally(
 
     `given_sums`: the weights were given, so that a weight of 0 may stand at a key that is seen.
     """
-    statistics = attended.statistics.to("cpu")
+    statistics = attended.statistics
     if given_sums:
-        seen = count_visible(CombinedMask(mask.members), plan.shape)
-        statistics.visible = torch.where(statistics.visible > 0, seen, 0.0)
+        seen = count_visible(CombinedMask(mask.members), plan.shape).to(statistics.visible.device)
+        statistics = replace(statistics, visible=torch.where(statistics.visible > 0, seen, 0.0))
     scale = None if plan.wanted.score_moments else scored.scale
-    rows = Rows.of(
+    material = Material.of(
         statistics,
         scale=None if isinstance(scale, RowScale) else scale,
         weighing=plan.normalizer,
-        weight_sums=attended.weight_sums.cpu() if attended.weight_sums is not None else None,
-        figures={name: figure.cpu() for name, figure in attended.figures.items()},
+        weight_sums=attended.weight_sums,
+        figures=attended.figures,
         constants={} if scored.prepared is None else scored.prepared.constants,
     )
-    counts = torch.stack([statistics.visible == 0, _underflowed(attended), statistics.overflowed])
-    visible = aggregate(rows.visible, "keys")
-    tallied = Tally(rows, visible, counts.sum((2, 3)), _tensors(attended, again))
-    extra = {name: figures.cpu() for name, figures in again.rows.items()}
-    if plan.wants_figures:
-        _figures(plan, tallied, extra)
-    else:
-        tallied.figures = extra
-        tallied.diagnostics = {n: aggregate(f, INCLUDED[n].unit) for n, f in extra.items()}
-    tallied.diagnostics |= _undefined(plan)
-    return tallied
+    further = {name: figures.cpu() for name, figures in again.rows.items()}
+    counts, tensors = _counts(material), _tensors(attended, again)
+    if not plan.wants_figures:
+        own = undefined(plan.shape.batch, plan.shape.heads, {}, {})
+        if further:
+            own = aggregate_all(further, {name: INCLUDED[name].unit for name in further})
+        figures = RowFigures((), material, further)
+        visible = _visible(material)
+        return Tally(material, visible, counts, tensors, figures, _undefined(plan, own), None)
+    offered = offer(
+        plan.request.inputs.kind, plan.normalizer.description.name, hidden=bool(material.figures)
+    )
+    return _figured(plan, material, offered, further, counts, tensors)
+
+
+def _figured(
+    plan: Plan,
+    material: Material,
+    offered: Offer,
+    further: dict[str, Tensor],
+    counts: Figures,
+    tensors: dict[str, Tensor],
+) -> Tally:
+    """With every diagnostic, undefined with a reason where it does not follow."""
+    keep = None
+    if "row_diagnostics" in plan.include:
+        keep = np.empty((len(offered.members), *material.lead))
+    summary = summarise(offered.members, material, keep)
+    own = offered.aggregates(summary.sums)
+    diagnostics = own
+    if further:
+        diagnostics = own.with_others(
+            aggregate_all(further, {name: INCLUDED[name].unit for name in further})
+        )
+    return Tally(
+        material,
+        own.only("visible_keys"),
+        counts,
+        tensors,
+        RowFigures(offered.members, material, further, keep),
+        _undefined(plan, diagnostics),
+        summary.regimes,
+    )
+
+
+def _counts(material: Material) -> Figures:
+    """Rows without a key, flushed weights and overflowed logits (3, batch)."""
+    columns, sums = material.columns, material.weight_sums
+    flushed = columns.underflowed if sums is None else sums[FLUSHED]
+    found = columns.visible == 0, flushed, columns.overflowed
+    return np.stack([column.sum((1, 2), dtype=np.float64) for column in found])
+
+
+def _visible(material: Material) -> Aggregates:
+    return aggregate_all(
+        {"visible_keys": torch.from_numpy(material.columns.visible)}, {"visible_keys": "keys"}
+    )
 
 
 def conclude(
@@ -162,7 +229,7 @@ def conclude(
     gradients: Gradients | None = None,
 ) -> Analysis:
     """Counts and verdict of one request."""
-    masked, underflowed, overflowed = (int(count) for count in tallied.counts.sum(1).tolist())
+    masked, underflowed, overflowed = (int(sum(counts)) for counts in tallied.counts.tolist())
     numerics = Numerics(
         compute_dtype=operands.DTYPE_NAMES[plan.compute_dtype],
         fully_masked_rows=masked,
@@ -172,11 +239,14 @@ def conclude(
         near_forbidden=mask.near_forbidden,
         row_sums=row_sums,
     )
-    analysis = Analysis(plan, scored.scale, mask, tallied.visible, numerics)
+    visible = tallied.visible["visible_keys"]
+    analysis = Analysis(plan, scored.scale, mask, visible, numerics)
     analysis.tensors, analysis.gradients = tallied.tensors, gradients
     analysis.rows, analysis.diagnostics = tallied.figures, tallied.diagnostics
     if "diagnostics" in plan.include:
-        analysis.counts, analysis.verdict = judge(plan, scored, analysis.rows, again, gradients)
+        analysis.counts, analysis.verdict = judge(
+            plan, scored, tallied.diagnostics, tallied.regimes, tallied.figures, again, gradients
+        )
     return analysis
 
 
@@ -188,20 +258,20 @@ def theorise(
     return compare(plan.shape, taken, _measured(plan, mask, rows), factor, plan.seeded)
 
 
-def _underflowed(attended: Attended) -> Tensor:
-    if attended.weight_sums is not None:
-        return attended.weight_sums[FLUSHED].cpu()
-    return attended.statistics.underflowed.cpu()
-
-
 def _measured(plan: Plan, mask: ResolvedMask, rows: Rows) -> Measured:
-    nan = torch.full_like(rows.visible, float("nan"))
+    entropy, participation = (
+        DIAGNOSTICS[name].per_row(rows) for name in ("entropy", "participation_ratio")
+    )
+    mean, variance = (
+        torch.from_numpy(np.where(rows.sound, figure, np.nan))
+        for figure in (rows.score_mean, rows.score_variance)
+    )
     return Measured(
-        visible=rows.visible,
-        score_mean=torch.where(rows.sound, rows.score_mean, nan),
-        score_variance=torch.where(rows.sound, rows.score_variance, nan),
-        entropy=DIAGNOSTICS["entropy"].per_row(rows),
-        sum_of_squares=1 / DIAGNOSTICS["participation_ratio"].per_row(rows),
+        visible=torch.from_numpy(rows.visible),
+        score_mean=mean,
+        score_variance=variance,
+        entropy=entropy,
+        sum_of_squares=1 / participation,
         masked=mask.members != (),
         reshaped=_reshaped(plan),
     )
@@ -225,58 +295,20 @@ def _tensors(attended: Attended, again: Revisited) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in found.items() if tensor is not None}
 
 
-def _figures(plan: Plan, tallied: Tally, extra: dict[str, Tensor]) -> None:
-    """Every diagnostic per row and aggregated, undefined with a reason where it does not follow."""
-    shape = plan.shape
-    offered = [d for d in DIAGNOSTICS.values() if _offered(d, plan, tallied.rows)]
-    missing = {d.name: reason for d in offered if (reason := _missing(d, plan))}
-    present = [d for d in offered if d.name not in missing]
-    tallied.figures = {**evaluate(present, tallied.rows), **extra}
-    units = {d.name: d.unit for d in present if d.aggregated} | {
-        name: INCLUDED[name].unit for name in extra
-    }
-    aggregated = aggregate_all({name: tallied.figures[name] for name in units}, units)
-    for diagnostic in offered:
-        if diagnostic.name in missing:
-            aggregated[diagnostic.name] = undefined(
-                shape.batch, shape.heads, diagnostic.unit, missing[diagnostic.name]
-            )
-    order = [d.name for d in offered if d.aggregated] + list(extra)
-    tallied.diagnostics = {name: aggregated[name] for name in order}
-
-
-def _undefined(plan: Plan) -> dict[str, Aggregated]:
-    """Included figures that this request does not define, with the reason."""
+def _undefined(plan: Plan, found: Aggregates) -> Aggregates:
+    """With the included figures that this request does not define, and the reason."""
     reasons = {
         "jacobian_spectral": domains.jacobian_spectral,
         "flip_margin": domains.flip_margin,
         "perturbation_l1_bound": domains.certificates,
         "perturbation_l2_bound": domains.certificates,
     }
-    found = {}
-    for name, domain in reasons.items():
-        figure, reason = INCLUDED[name], domain(plan.request)
-        if figure.include in plan.include and reason is not None:
-            found[name] = undefined(plan.shape.batch, plan.shape.heads, figure.unit, reason)
-    return found
-
-
-def _offered(diagnostic: Diagnostic, plan: Plan, rows: Rows) -> bool:
-    """Whether the answer names it at all."""
-    if diagnostic.needs == "hidden":
-        return bool(rows.figures)
-    name = plan.normalizer.description.name
-    return not (diagnostic.trivial_for_softmax and name == "softmax")
-
-
-def _missing(diagnostic: Diagnostic, plan: Plan) -> str | None:
-    """Why these inputs, or this normaliser, do not give it."""
-    kind = plan.request.inputs.kind
-    if not plan.scored and diagnostic.needs == "scores":
-        return f"inputs of kind {kind} come after the scores"
-    if isinstance(plan.request.inputs, WeightInputs) and diagnostic.needs == "logits":
-        return "weights determine logits only up to a constant, and not where they are 0"
-    name = plan.normalizer.description.name
-    if diagnostic.normalizers is not None and name not in diagnostic.normalizers:
-        return f"defined for {diagnostic.listed_normalizers}, not for {name}"
-    return None
+    missing = {
+        name: reason
+        for name, domain in reasons.items()
+        if INCLUDED[name].include in plan.include and (reason := domain(plan.request)) is not None
+    }
+    if not missing:
+        return found
+    units = {name: INCLUDED[name].unit for name in missing}
+    return found.with_others(undefined(plan.shape.batch, plan.shape.heads, units, missing))

@@ -1,16 +1,17 @@
 """How close to one-hot a row is."""
 
-from torch import Tensor
+import numpy as np
 
-from service.diagnostics.base import Diagnostic, Rows
+from service.diagnostics.base import Diagnostic
+from service.diagnostics.rows import Figures, Rows
 
 
-def normalized_entropy(rows: Rows) -> Tensor:
+def normalized_entropy(rows: Rows) -> Figures:
     """Entropy over that of uniform weights on the visible keys."""
     return rows.entropy / rows.log_visible
 
 
-def participation_ratio(rows: Rows) -> Tensor:
+def participation_ratio(rows: Rows) -> Figures:
     """1 / Σp²."""
     return 1 / rows.sum_of_squares
 
@@ -43,7 +44,7 @@ CONCENTRATION = (
         unit="keys",
         range="[1, n]",
         source="Hill 1973, number of order 1",
-        compute=lambda rows: rows.entropy.exp(),
+        compute=lambda rows: np.exp(rows.entropy),
     ),
     Diagnostic(
         name="participation_ratio",

@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor
 
+from service.diagnostics.aggregate import Aggregates
+from service.diagnostics.rows import Figures
 from service.diagnostics.verdict import Level
 
 QK_CLIP_THRESHOLD = 100.0
@@ -35,57 +37,59 @@ class Evidence:
 
 
 def worst(
-    name: str, figures: Tensor, threshold: float, source: str, meaning: str, *, over: float = 1.0
+    name: str, figures: Figures, threshold: float, source: str, meaning: str, *, over: float = 1.0
 ) -> Evidence:
     """The largest figure (batch, heads, …) over `over`, and the batch item and head it is of."""
     batch, heads = figures.shape[:2]
-    flat = torch.where(torch.isfinite(figures), figures, float("-inf")).reshape(-1)
+    flat = figures.ravel()
+    if not np.isfinite(flat).all():
+        flat = np.where(np.isfinite(flat), flat, -np.inf)
     place = int(flat.argmax())
     value = float(flat[place])
-    if value == float("-inf"):
+    if value == -math.inf:
         return Evidence(name, None, threshold, source, meaning)
-    item, head = divmod(place // (flat.numel() // (batch * heads)), heads)
+    item, head = divmod(place // (flat.size // (batch * heads)), heads)
     return Evidence(name, value / over, threshold, source, meaning, item, head)
 
 
 def evidence(
-    rows: dict[str, Tensor], key_share: Tensor | None, seen_by: Tensor | None
+    figures: Aggregates, key_share: Tensor | None, seen_by: Tensor | None
 ) -> list[Evidence]:
-    """What the literature would say, from figures per row and, where included, key shares."""
+    """What the literature would say, from diagnostics and, where included, key shares."""
     found = []
-    if "logit_max" in rows:
+    if figures.defines("logit_max"):
         found += [
             worst(
                 "logit_max",
-                rows["logit_max"],
+                figures.maxima("logit_max"),
                 QK_CLIP_THRESHOLD,
                 "QK-Clip, Kimi K2, arXiv 2507.20534",
                 "above it, training clips the query and key weights of the head",
             ),
             worst(
                 "logit_max_abs",
-                rows["logit_max_abs"],
+                figures.maxima("logit_max_abs"),
                 SOFTCAP_THRESHOLD,
                 "Gemma 2, arXiv 2408.00118",
                 "the attention softcap of Gemma 2 lets no logit pass it",
             ),
         ]
-    if "saturation_index" in rows:
+    if figures.defines("saturation_index"):
         found.append(
             worst(
                 "saturation_index",
-                rows["saturation_index"].nanmean(-1),
+                figures.means("saturation_index"),
                 CONDENSATION,
                 "random energy model, arXiv 2505.24333",
                 "the mean over a head's rows; above 1, independent normal logits condense on few "
                 "keys",
             )
         )
-    if "tanh_saturated" in rows:
+    if figures.defines("tanh_saturated"):
         found.append(
             worst(
                 "tanh_saturated",
-                rows["tanh_saturated"].nanmean(-1),
+                figures.means("tanh_saturated"),
                 SATURATED_UNITS,
                 "convention of this service",
                 "the share of a head's hidden units with |tanh| > 0.99: additive scores saturate "
@@ -93,7 +97,7 @@ def evidence(
             )
         )
     if key_share is not None and seen_by is not None:
-        counted = torch.where(seen_by >= SINK_ROWS, key_share, float("nan"))
+        counted = np.where((seen_by >= SINK_ROWS).numpy(), key_share.numpy(), np.nan)
         found.append(
             worst(
                 "key_share",

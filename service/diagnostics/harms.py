@@ -1,8 +1,11 @@
 """The three harms of saturation as evidence: vanishing gradient, sparse weights, sensitivity."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from service.diagnostics.aggregate import Aggregates
 from service.diagnostics.evidence import Evidence, worst
 
 VANISHED_SHARE = 0.5
@@ -12,12 +15,16 @@ _OWN = "convention of this service"
 
 
 def harm_evidence(
-    rows: dict[str, Tensor], vanished: Tensor | None, relative_noise: float
+    figures: Aggregates,
+    rows: Mapping[str, Tensor],
+    vanished: Tensor | None,
+    relative_noise: float,
 ) -> list[Evidence]:
     """Evidence from what was included, each for the worst head.
 
     Args:
-        rows: figures per row (batch, heads, N).
+        figures: per (batch, head).
+        rows: the same per row (batch, heads, N).
         vanished: share of the rows whose query gets next to no gradient (batch, heads).
         relative_noise: of the perturbation.
     """
@@ -26,21 +33,21 @@ def harm_evidence(
         found.append(
             worst(
                 "gradient_vanished_rows",
-                vanished,
+                vanished.numpy(),
                 VANISHED_SHARE,
                 _OWN,
                 "vanishing gradient: the share of the worst head's rows whose query gets less than "
                 "a tenth of the gradient that equal weights on all keys would pass",
             )
         )
-    if "sparsity" in rows:
+    if figures.defines("sparsity"):
         # A row keeps its largest weight: of n keys at most n − 1 can be ignored.
         keys = rows["visible_keys"]
         ignored = torch.where(keys > 1, rows["sparsity"] * keys / (keys - 1), float("nan"))
         found.append(
             worst(
                 "sparsity",
-                ignored.nanmean(-1),
+                ignored.nanmean(-1).numpy(),
                 SPARSE_SHARE,
                 "Zhang et al. 2023, H2O, arXiv 2306.14048: 95 % in large language models, over "
                 "thousands of keys",
@@ -48,11 +55,11 @@ def harm_evidence(
                 "the sparsest head ignore",
             )
         )
-    if "perturbation_l1" in rows:
+    if figures.defines("perturbation_l1"):
         found.append(
             worst(
                 "perturbation_amplification",
-                rows["perturbation_l1"],
+                figures.maxima("perturbation_l1"),
                 AMPLIFICATION,
                 _OWN,
                 "sensitivity: how far the weights of the worst row move (in the 1-norm), over the "

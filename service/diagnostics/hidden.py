@@ -1,21 +1,21 @@
 """How saturated the hidden units of an additive score are: it can saturate before its softmax."""
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from service.diagnostics.base import Diagnostic, Rows
-
-
-def _mean(name: str, rows: Rows) -> Tensor:
-    return rows.figures[name] / rows.visible.clamp(min=1)
+from service.diagnostics.base import Diagnostic
+from service.diagnostics.rows import Figures, Rows
 
 
-def bound(rows: Rows) -> Tensor:
+def _mean(name: str, rows: Rows) -> Figures:
+    return rows.figures[name] / rows.count
+
+
+def bound(rows: Rows) -> Figures:
     """Σ |v|, the same for all rows."""
-    return torch.full_like(rows.visible, rows.constants["score_bound"])
+    return np.full_like(rows.visible, rows.constants["score_bound"])
 
 
-def bound_share(rows: Rows) -> Tensor:
+def bound_share(rows: Rows) -> Figures:
     """Max |score| / Σ |v|."""
     return rows.score_max_abs / rows.constants["score_bound"]
 

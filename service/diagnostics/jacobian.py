@@ -1,39 +1,38 @@
 """How much gradient still passes the softmax: J = diag(p) − p pᵀ."""
 
-from torch import Tensor
+import numpy as np
 
-from service.diagnostics.base import SOFTMAX, Diagnostic, Rows
-
-
-def _rest(rows: Rows) -> Tensor:
-    """1 − P, kept precise as t/l."""
-    return rows.statistics.tail / rows.total
+from service.diagnostics.base import SOFTMAX, Diagnostic
+from service.diagnostics.rows import Figures, Rows
 
 
-def trace(rows: Rows) -> Tensor:
+def trace(rows: Rows) -> Figures:
     """1 − Σp² as (t/l)(1 + P) − Q, which keeps its digits when the row is nearly one-hot."""
-    return (_rest(rows) * (1 + rows.largest) - rows.squares).clamp(min=0)
+    found: Figures = np.maximum(rows.rest * (1 + rows.largest) - rows.squares, 0.0)
+    return found
 
 
-def frobenius(rows: Rows) -> Tensor:
+def frobenius(rows: Rows) -> Figures:
     """Sqrt(Σp² − 2Σp³ + (Σp²)²), with the argmax's terms gathered."""
     largest, squares = rows.largest, rows.squares
-    inner = (largest * _rest(rows)).square() + squares * (1 + 2 * largest.square() + squares)
-    return (inner - 2 * rows.cubes).clamp(min=0).sqrt()
+    inner = np.square(largest * rows.rest) + squares * (1 + 2 * np.square(largest) + squares)
+    found: Figures = np.sqrt(np.maximum(inner - 2 * rows.cubes, 0.0))
+    return found
 
 
-def second_weight(rows: Rows) -> Tensor:
+def second_weight(rows: Rows) -> Figures:
     """The second largest weight."""
-    gap = rows.statistics.maximum - rows.statistics.second
-    return rows.largest * (-gap).exp()
+    found: Figures = rows.largest * np.exp(rows.statistics.second - rows.statistics.maximum)
+    return found
 
 
-def spectral_upper(rows: Rows) -> Tensor:
+def spectral_upper(rows: Rows) -> Figures:
     """The smaller of the largest weight and 1/2."""
-    return rows.largest.clamp(max=0.5)
+    found: Figures = np.minimum(rows.largest, 0.5)
+    return found
 
 
-def variance_under_p(rows: Rows) -> Tensor:
+def variance_under_p(rows: Rows) -> Figures:
     """Variance of the logits with the weights as probabilities."""
     return rows.statistics.spread / rows.total
 

@@ -1,19 +1,21 @@
 """Which keys a row sees, and which it prefers."""
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from service.diagnostics.base import EXPONENTIAL, Diagnostic, Rows
+from service.diagnostics.base import EXPONENTIAL, Diagnostic
+from service.diagnostics.rows import Figures, Rows
 
 
-def argmax(rows: Rows) -> Tensor:
+def argmax(rows: Rows) -> Figures:
     """Index of the preferred key; −1 where there is none."""
-    return torch.where(rows.sound, rows.statistics.argmax, -1.0)
+    found = rows.statistics.argmax
+    return found if rows.complete else np.where(rows.sound, found, -1.0)
 
 
-def lse(rows: Rows) -> Tensor:
+def lse(rows: Rows) -> Figures:
     """The log-sum-exp, NaN where a logit overflowed."""
-    return torch.where(rows.sound, rows.log_partition, float("nan"))
+    found = rows.log_partition
+    return found if rows.complete else np.where(rows.sound, found, np.nan)
 
 
 KEYS = (

@@ -1,24 +1,15 @@
 """How large the logits are, after scale, softcap and bias."""
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from service.diagnostics.base import EXPONENTIAL, Diagnostic, Rows
-
-
-def variance(rows: Rows) -> Tensor:
-    """Population variance over the visible keys."""
-    return rows.statistics.squares / rows.visible.clamp(min=1)
+from service.diagnostics.base import EXPONENTIAL, Diagnostic
+from service.diagnostics.rows import Figures, Rows
 
 
-def saturation_index(rows: Rows) -> Tensor:
+def saturation_index(rows: Rows) -> Figures:
     """σ / sqrt(2 ln n)."""
-    return variance(rows).sqrt() / (2 * rows.log_visible).sqrt()
-
-
-def max_abs(rows: Rows) -> Tensor:
-    """The largest magnitude among the visible logits."""
-    return torch.maximum(rows.statistics.maximum.abs(), rows.statistics.minimum.abs())
+    found: Figures = np.sqrt(rows.variance / (2 * rows.log_visible))
+    return found
 
 
 _DEFINITION = "over the visible keys"
@@ -41,7 +32,7 @@ LOGITS = (
         unit="nat^2",
         range="[0, inf)",
         source="Vaswani et al. 2017, arXiv 1706.03762, footnote 4",
-        compute=variance,
+        compute=lambda rows: rows.variance,
         needs="logits",
     ),
     Diagnostic(
@@ -71,7 +62,7 @@ LOGITS = (
         unit="nat",
         range="[0, inf)",
         source=_DEFINITION,
-        compute=max_abs,
+        compute=lambda rows: rows.max_abs,
         needs="logits",
     ),
     Diagnostic(

@@ -7,7 +7,9 @@ every answer says so. Evidence with thresholds from the literature stands beside
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Level = Literal["saturated", "sharp", "healthy", "diffuse"]
@@ -30,6 +32,9 @@ HEAD_RULES = (
     "a row that sees two keys"
 )
 
+REGIME_COUNTS = 4
+"""What `count_regimes` counts: the fields of `Counts`, in their order."""
+
 OFF_SOFTMAX = "the rules are about softmax weights; another normalizer has no level here"
 
 
@@ -45,11 +50,12 @@ class Counts:
     @classmethod
     def of(cls, max_weight: Tensor, normalized_entropy: Tensor) -> "Counts":
         """Count along the last axis; rows where normalized_entropy is NaN have no regime."""
-        regime = torch.isfinite(normalized_entropy)
-        saturated = regime & (max_weight >= SATURATED_WEIGHT)
-        sharp = regime & ~saturated & (normalized_entropy < SHARP_ENTROPY)
-        diffuse = regime & ~saturated & (normalized_entropy > DIFFUSE_ENTROPY)
-        return cls(*(mask.sum(-1) for mask in (saturated, sharp, diffuse, regime)))
+        return cls.from_array(count_regimes(max_weight.numpy(), normalized_entropy.numpy()))
+
+    @classmethod
+    def from_array(cls, counts: NDArray[np.int64]) -> "Counts":
+        """From what `count_regimes` gives."""
+        return cls(*torch.from_numpy(counts).unbind())
 
     def pooled(self, *axes: int) -> "Counts":
         """The same, summed over further axes."""
@@ -58,24 +64,26 @@ class Counts:
 
     def shares(self) -> dict[str, float | None]:
         """Share of the rows in each regime, over everything counted."""
-        saturated, sharp, diffuse, rows = (
-            int(count.sum()) for count in (self.saturated, self.sharp, self.diffuse, self.rows)
-        )
-        if rows == 0:
-            return dict.fromkeys(REGIMES)
-        healthy = rows - saturated - sharp - diffuse
-        return {
-            "saturated": saturated / rows,
-            "sharp": sharp / rows,
-            "healthy": healthy / rows,
-            "diffuse": diffuse / rows,
-        }
+        counts = (self.saturated, self.sharp, self.diffuse, self.rows)
+        return shares(*(int(count.sum()) for count in counts))
 
     def levels(self) -> list[Level | None]:
         """The level of each entry, flat."""
         columns = (self.saturated, self.sharp, self.diffuse, self.rows)
         counts = zip(*(column.flatten().tolist() for column in columns), strict=True)
         return [level(*entry) for entry in counts]
+
+
+def count_regimes(
+    max_weight: NDArray[np.float64], normalized_entropy: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Rows in each regime (4, …), along the last axis of figures (…, N)."""
+    regime = np.isfinite(normalized_entropy)
+    saturated = regime & (max_weight >= SATURATED_WEIGHT)
+    neither = regime & ~saturated
+    sharp = neither & (normalized_entropy < SHARP_ENTROPY)
+    diffuse = neither & (normalized_entropy > DIFFUSE_ENTROPY)
+    return np.stack([np.count_nonzero(rows, -1) for rows in (saturated, sharp, diffuse, regime)])
 
 
 def level(saturated: int, sharp: int, diffuse: int, rows: int) -> Level | None:
@@ -87,3 +95,15 @@ def level(saturated: int, sharp: int, diffuse: int, rows: int) -> Level | None:
     if saturated + sharp >= MAJORITY * rows:
         return "sharp"
     return "diffuse" if diffuse >= MAJORITY * rows else "healthy"
+
+
+def shares(saturated: int, sharp: int, diffuse: int, rows: int) -> dict[str, float | None]:
+    """Share of these rows in each regime, None without any."""
+    if rows == 0:
+        return dict.fromkeys(REGIMES)
+    return {
+        "saturated": saturated / rows,
+        "sharp": sharp / rows,
+        "healthy": (rows - saturated - sharp - diffuse) / rows,
+        "diffuse": diffuse / rows,
+    }

@@ -1,5 +1,7 @@
 """What weights that need not sum to 1, or may be exactly 0, come to."""
 
+import numpy as np
+
 from service.diagnostics.base import Diagnostic
 
 WEIGHTS = (
@@ -21,7 +23,7 @@ WEIGHTS = (
         unit="1",
         range="[0, 1]",
         source="Miller 2023, Attention Is Off By One",
-        compute=lambda rows: (-rows.log_partition).exp(),
+        compute=lambda rows: np.exp(-rows.log_partition),
         normalizers=frozenset({"softmax_one"}),
         trivial_for_softmax=True,
     ),

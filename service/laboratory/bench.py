@@ -1,5 +1,6 @@
 """A mechanism over its operands, set up once and measured under many scales and softcaps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,7 +36,7 @@ class Aim:
             return cls("saturated_share", target.saturated_share_max)
         return cls("normalized_entropy", float(target.normalized_entropy_min or 0.0))
 
-    def measure(self, figures: dict[str, Tensor]) -> Tensor:
+    def measure(self, figures: Mapping[str, Tensor]) -> Tensor:
         """The figure of each head (heads,), from those of the rows (batch, heads, N).
 
         NaN for a head without a row of two visible keys.
@@ -51,7 +52,7 @@ class Aim:
         return ~(measured > self.target)
 
 
-def saturated_share(figures: dict[str, Tensor]) -> Tensor:
+def saturated_share(figures: Mapping[str, Tensor]) -> Tensor:
     """Of each head (heads,), from max weights and normalised entropies (batch, heads, N)."""
     counts = Counts.of(figures["max_weight"], figures["normalized_entropy"]).pooled(0)
     return counts.saturated / counts.rows.double()

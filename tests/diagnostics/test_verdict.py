@@ -3,12 +3,14 @@ import math
 import pytest
 import torch
 
+from service.diagnostics.aggregate import undefined
 from service.diagnostics.evidence import SINK_ROWS, Setting, advice, evidence
 from service.diagnostics.verdict import REGIMES, Counts, level
 from tests.builders import analyse, given_logits, given_weights, normal
 
 DOUBLE = torch.float64
 BELOW, ABOVE = -math.inf, math.inf
+NOTHING = undefined(1, 1, {}, {})
 
 
 def regime(max_weight, normalized_entropy):
@@ -178,7 +180,7 @@ def test_a_sink_needs_eight_rows():
 def test_a_share_of_exactly_three_tenths_is_no_sink():
     """The threshold of 0.3 is to be exceeded."""
     share = torch.tensor([[[0.3, 0.1]]], dtype=DOUBLE)
-    (item,) = evidence({}, share, torch.full_like(share, 8))
+    (item,) = evidence(NOTHING, share, torch.full_like(share, 8))
     assert (item.value, item.threshold, item.holds) == (0.3, 0.3, False)
 
 

@@ -1,0 +1,216 @@
+"""All rows at once: the diagnostics of each, their aggregates, and the rows in each regime."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from service.attention.normalizing import Weighing
+from service.attention.statistics import RowStatistics
+from service.diagnostics.aggregate import Numbers, Sums
+from service.diagnostics.base import Diagnostic, compute, evaluate_into, undefine
+from service.diagnostics.rows import Columns, Figures, Rows, rows_of
+from service.diagnostics.verdict import REGIME_COUNTS, count_regimes
+
+# Rows at a time: all their figures stay in the cache, and are never held as a whole.
+PART_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What the figures of all rows are computed from: see `rows_of`."""
+
+    columns: Columns
+    scale: float | None
+    weighing: Weighing
+    weight_sums: Figures | None
+    figures: Mapping[str, Figures]
+    constants: Mapping[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        statistics: RowStatistics,
+        *,
+        scale: float | None,
+        weighing: Weighing,
+        weight_sums: Tensor | None,
+        figures: Mapping[str, Tensor],
+        constants: Mapping[str, float],
+    ) -> "Material":
+        """From tensors (batch, heads, N), wherever they lie."""
+        there = statistics.visible.device.type != "cpu"
+        return cls(
+            Columns.of(statistics.to("cpu") if there else statistics),
+            scale,
+            weighing,
+            None if weight_sums is None else weight_sums.cpu().numpy(),
+            {name: figure.cpu().numpy() for name, figure in figures.items()},
+            constants,
+        )
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Batch, heads and N."""
+        return self.columns.visible.shape
+
+    def rows(self) -> Rows:
+        """What follows from all of them."""
+        return rows_of(
+            self.columns,
+            scale=self.scale,
+            weighing=self.weighing,
+            weight_sums=self.weight_sums,
+            figures=self.figures,
+            constants=self.constants,
+        )
+
+    def part(self, *index: slice) -> "Material":
+        """Some of the rows."""
+        sums = self.weight_sums
+        return replace(
+            self,
+            columns=Columns(*(column[index] for column in self.columns)),
+            weight_sums=None if sums is None else sums[(slice(None), *index)],
+            figures={name: figure[index] for name, figure in self.figures.items()},
+        )
+
+    def by_head(self) -> "Material":
+        """With one axis for batch and heads."""
+        shape = (-1, self.lead[-1])
+        sums = self.weight_sums
+        return replace(
+            self,
+            columns=Columns(*(column.reshape(shape) for column in self.columns)),
+            weight_sums=None if sums is None else sums.reshape(len(sums), *shape),
+            figures={name: figure.reshape(shape) for name, figure in self.figures.items()},
+        )
+
+
+class RowFigures(Mapping[str, Tensor]):
+    """The diagnostics of every row (batch, heads, N), computed when the first is asked for.
+
+    `further` were computed elsewhere; `found` (member, batch, heads, N) holds what is computed
+    already.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Diagnostic],
+        material: Material,
+        further: Mapping[str, Tensor],
+        found: Figures | None = None,
+    ) -> None:
+        self._members, self._material, self._further = members, material, further
+        self._found = found
+
+    @cached_property
+    def _named(self) -> dict[str, Tensor]:
+        found = self._found
+        if found is None:
+            found = np.empty((len(self._members), *self._material.lead))
+            for _, rows, figures in _parts(len(self._members), self._material, found):
+                evaluate_into(self._members, rows, figures)
+        names = (member.name for member in self._members)
+        own = zip(names, torch.from_numpy(found).unbind(), strict=True)
+        return {**dict(own), **self._further}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._named[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return chain((member.name for member in self._members), self._further)
+
+    def __len__(self) -> int:
+        return len(self._members) + len(self._further)
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == own for own in self)
+
+    def part(self, items: slice) -> "RowFigures":
+        """The same of some batch items."""
+        found = self._found
+        return RowFigures(
+            self._members,
+            self._material.part(items),
+            {name: figure[items] for name, figure in self._further.items()},
+            None if found is None else found[:, items],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Of diagnostics over all rows.
+
+    `sums` (member, batch, heads); `regimes` (4, batch, heads), where the members tell them.
+    """
+
+    sums: Sums
+    regimes: Numbers | None
+
+
+def summarise(
+    members: Sequence[Diagnostic], material: Material, keep: Figures | None = None
+) -> Summary:
+    """Compute the members over all rows, aggregate them, and count the rows in each regime.
+
+    `keep` is where to write the figures (member, batch, heads, N); without it they are not kept.
+    """
+    *outer, _ = material.lead
+    places = {member.name: place for place, member in enumerate(members)}
+    regime = [places.get(name) for name in ("max_weight", "normalized_entropy")]
+    sums = Sums.empty(len(members), math.prod(outer))
+    regimes = np.zeros((REGIME_COUNTS, math.prod(outer)), dtype=np.int64)
+    for heads, rows, figures in _parts(len(members), material, keep):
+        if keep is None:
+            # No aggregate and no regime has a figure that is not finite.
+            _write(members, rows, figures)
+        else:
+            evaluate_into(members, rows, figures)
+        sums.add(Sums.of(figures), heads)
+        if None not in regime:
+            regimes[:, heads] += count_regimes(*(figures[place] for place in regime))
+    shape = (-1, *outer)
+    counted = None if None in regime else regimes.reshape(shape)
+    return Summary(sums.reshape(shape), counted)
+
+
+def _write(members: Sequence[Diagnostic], rows: Rows, figures: Figures) -> None:
+    with np.errstate(all="ignore"):
+        compute(members, rows, figures)
+        if not rows.complete:
+            undefine(members, rows, figures)
+
+
+def _parts(
+    count: int, material: Material, keep: Figures | None
+) -> Iterator[tuple[slice, Rows, Figures]]:
+    """Heads, rows (heads, n) and where their figures (count, heads, n) go, part by part.
+
+    A part is of whole heads or within one and cut by their length alone, so that the sums of a head
+    add up in the same order in any company.
+    """
+    flat = material.by_head()
+    every, length = flat.lead
+    if keep is not None:
+        keep = keep.reshape(count, every, length)
+    scratch = np.empty(0)
+    for heads, queries in _cut(every, length):
+        part = flat.part(heads, queries)
+        if keep is None:
+            shape = (count, *part.lead)
+            scratch = scratch if scratch.shape == shape else np.empty(shape)
+        yield heads, part.rows(), scratch if keep is None else keep[:, heads, queries]
+
+
+def _cut(heads: int, length: int) -> Iterator[tuple[slice, slice]]:
+    together = max(1, PART_ROWS // length)
+    for first in range(0, heads, together):
+        last = min(first + together, heads)
+        for query in range(0, length, PART_ROWS):
+            yield slice(first, last), slice(query, min(query + PART_ROWS, length))
