@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from service.attention.second_pass import Revisited
@@ -67,7 +66,7 @@ def judge(
         said = _advice(plan, scored, figures, None, found, [])
         none: dict[str, float | None] = dict.fromkeys(REGIMES)
         return None, Verdict(None, undecided, none, 0, found, said, OFF_SOFTMAX)
-    heads_of = [list(zip(*item, strict=True)) for item in np.moveaxis(regimes, 0, 1).tolist()]
+    heads_of = [list(zip(*item, strict=True)) for item in zip(*regimes.tolist(), strict=True)]
     pooled = [_together(items) for items in zip(*heads_of, strict=True)]
     whole = _together(pooled)
     verdict = Verdict(

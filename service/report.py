@@ -183,10 +183,7 @@ def _figured(
     tensors: dict[str, Tensor],
 ) -> Tally:
     """With every diagnostic, undefined with a reason where it does not follow."""
-    keep = None
-    if "row_diagnostics" in plan.include:
-        keep = np.empty((len(offered.members), *material.lead))
-    summary = summarise(offered.members, material, keep)
+    summary = summarise(offered.members, material, keep="row_diagnostics" in plan.include)
     own = offered.aggregates(summary.sums)
     diagnostics = own
     if further:
@@ -198,7 +195,7 @@ def _figured(
         own.only("visible_keys"),
         counts,
         tensors,
-        RowFigures(offered.members, material, further, keep),
+        RowFigures(offered.members, material, further, summary.figures),
         _undefined(plan, diagnostics),
         summary.regimes,
     )

@@ -129,7 +129,7 @@ class Sums:
         """Of figures (figure, …, N)."""
         wide = torch.from_numpy(figures)
         total = wide.sum(-1).numpy()
-        if np.isfinite(total).all():
+        if math.isfinite(total.sum()):
             return cls(total, *_extremes(wide, wide), np.full(total.shape, figures.shape[-1]))
         finite = torch.isfinite(wide)
         return cls(
@@ -155,10 +155,14 @@ class Sums:
 
     def figures(self) -> Figures:
         """Mean, minimum and maximum (3, figure, …), NaN without a row."""
+        found = np.empty((3, *self.rows.shape))
+        found[1], found[2] = self.lowest, self.highest
+        if self.rows.all():
+            np.divide(self.total, self.rows, out=found[0])
+            return found
         with np.errstate(all="ignore"):
-            found = np.stack([self.total / self.rows, self.lowest, self.highest])
-        if not self.rows.all():
-            found[:, self.rows == 0] = np.nan
+            np.divide(self.total, self.rows, out=found[0])
+        found[:, self.rows == 0] = np.nan
         return found
 
 

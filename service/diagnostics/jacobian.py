@@ -16,7 +16,8 @@ def frobenius(rows: Rows) -> Figures:
     """Sqrt(Σp² − 2Σp³ + (Σp²)²), with the argmax's terms gathered."""
     largest, squares = rows.largest, rows.squares
     inner = np.square(largest * rows.rest) + squares * (1 + 2 * np.square(largest) + squares)
-    found: Figures = np.sqrt(np.maximum(inner - 2 * rows.cubes, 0.0))
+    inner -= 2 * rows.cubes
+    found: Figures = np.sqrt(np.maximum(inner, 0.0))
     return found
 
 

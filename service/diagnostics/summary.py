@@ -1,6 +1,7 @@
 """All rows at once: the diagnostics of each, their aggregates, and the rows in each regime."""
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,10 +16,10 @@ from service.attention.statistics import RowStatistics
 from service.diagnostics.aggregate import Numbers, Sums
 from service.diagnostics.base import Diagnostic, compute, evaluate_into, undefine
 from service.diagnostics.rows import Columns, Figures, Rows, rows_of
-from service.diagnostics.verdict import REGIME_COUNTS, count_regimes
+from service.diagnostics.verdict import MARKS, mark_regimes
 
 # Rows at a time: all their figures stay in the cache, and are never held as a whole.
-PART_ROWS = 4096
+PART_ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,37 +148,43 @@ class RowFigures(Mapping[str, Tensor]):
 class Summary:
     """Of diagnostics over all rows.
 
-    `sums` (member, batch, heads); `regimes` (4, batch, heads), where the members tell them.
+    `sums` (member, batch, heads); `regimes` (4, batch, heads), where the members tell them;
+    `figures` (member, batch, heads, N), where they are kept.
     """
 
     sums: Sums
     regimes: Numbers | None
+    figures: Figures | None
 
 
-def summarise(
-    members: Sequence[Diagnostic], material: Material, keep: Figures | None = None
-) -> Summary:
-    """Compute the members over all rows, aggregate them, and count the rows in each regime.
-
-    `keep` is where to write the figures (member, batch, heads, N); without it they are not kept.
-    """
+def summarise(members: Sequence[Diagnostic], material: Material, *, keep: bool) -> Summary:
+    """Compute the members over all rows, aggregate them, and count the rows in each regime."""
     *outer, _ = material.lead
     places = {member.name: place for place, member in enumerate(members)}
-    regime = [places.get(name) for name in ("max_weight", "normalized_entropy")]
-    sums = Sums.empty(len(members), math.prod(outer))
-    regimes = np.zeros((REGIME_COUNTS, math.prod(outer)), dtype=np.int64)
-    for heads, rows, figures in _parts(len(members), material, keep):
-        if keep is None:
-            # No aggregate and no regime has a figure that is not finite.
-            _write(members, rows, figures)
-        else:
-            evaluate_into(members, rows, figures)
-        sums.add(Sums.of(figures), heads)
-        if None not in regime:
-            regimes[:, heads] += count_regimes(*(figures[place] for place in regime))
-    shape = (-1, *outer)
-    counted = None if None in regime else regimes.reshape(shape)
-    return Summary(sums.reshape(shape), counted)
+    own, regime = len(members), None
+    if "max_weight" in places and "normalized_entropy" in places:
+        regime = places["max_weight"], places["normalized_entropy"]
+    count = own if regime is None else own + MARKS
+    kept = np.empty((count, *material.lead)) if keep else None
+    found: Sums | None = None
+    for heads, rows, figures in _parts(count, material, kept):
+        # No aggregate and no regime has a figure that is not finite.
+        (evaluate_into if keep else _write)(members, rows, figures[:own])
+        if regime is not None:
+            # Marks of 0 and 1 are counted by the sums of all the others.
+            mark_regimes(figures[regime[0]], figures[regime[1]], figures[own:])
+        part = Sums.of(figures)
+        if heads is None:
+            found = part
+            break
+        found = Sums.empty(count, math.prod(outer)) if found is None else found
+        found.add(part, heads)
+    sums = (found or Sums.empty(count, *outer)).reshape((-1, *outer))
+    regimes = None
+    if regime is not None:
+        regimes = np.empty((MARKS + 1, *outer), dtype=np.int64)
+        regimes[:MARKS], regimes[MARKS] = sums.total[own:], sums.rows[regime[1]]
+    return Summary(sums, regimes, None if kept is None else kept[:own])
 
 
 def _write(members: Sequence[Diagnostic], rows: Rows, figures: Figures) -> None:
@@ -189,23 +196,40 @@ def _write(members: Sequence[Diagnostic], rows: Rows, figures: Figures) -> None:
 
 def _parts(
     count: int, material: Material, keep: Figures | None
-) -> Iterator[tuple[slice, Rows, Figures]]:
+) -> Iterator[tuple[slice | None, Rows, Figures]]:
     """Heads, rows (heads, n) and where their figures (count, heads, n) go, part by part.
 
     A part is of whole heads or within one and cut by their length alone, so that the sums of a head
-    add up in the same order in any company.
+    add up in the same order in any company. What is one part is left as it is, and its heads are
+    None.
     """
+    if math.prod(material.lead) <= PART_ROWS:
+        figures = _scratch(count, *material.lead) if keep is None else keep
+        yield None, material.rows(), figures
+        return
     flat = material.by_head()
-    every, length = flat.lead
     if keep is not None:
-        keep = keep.reshape(count, every, length)
-    scratch = np.empty(0)
-    for heads, queries in _cut(every, length):
+        keep = keep.reshape(count, *flat.lead)
+    for heads, queries in _cut(*flat.lead):
         part = flat.part(heads, queries)
-        if keep is None:
-            shape = (count, *part.lead)
-            scratch = scratch if scratch.shape == shape else np.empty(shape)
-        yield heads, part.rows(), scratch if keep is None else keep[:, heads, queries]
+        figures = _scratch(count, *part.lead) if keep is None else keep[:, heads, queries]
+        yield heads, part.rows(), figures
+
+
+class _Scratch(threading.local):
+    """A buffer that each thread uses again: fresh memory would be mapped page by page."""
+
+    numbers = np.empty(0)
+
+
+_OWN = _Scratch()
+
+
+def _scratch(*shape: int) -> Figures:
+    size = math.prod(shape)
+    if _OWN.numbers.size < size:
+        _OWN.numbers = np.empty(size)
+    return _OWN.numbers[:size].reshape(shape)
 
 
 def _cut(heads: int, length: int) -> Iterator[tuple[slice, slice]]:

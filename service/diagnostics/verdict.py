@@ -5,7 +5,7 @@ every answer says so. Evidence with thresholds from the literature stands beside
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,8 +32,8 @@ HEAD_RULES = (
     "a row that sees two keys"
 )
 
-REGIME_COUNTS = 4
-"""What `count_regimes` counts: the fields of `Counts`, in their order."""
+MARKS = 3
+"""What `mark_regimes` marks: the first fields of `Counts`, in their order."""
 
 OFF_SOFTMAX = "the rules are about softmax weights; another normalizer has no level here"
 
@@ -50,11 +50,14 @@ class Counts:
     @classmethod
     def of(cls, max_weight: Tensor, normalized_entropy: Tensor) -> "Counts":
         """Count along the last axis; rows where normalized_entropy is NaN have no regime."""
-        return cls.from_array(count_regimes(max_weight.numpy(), normalized_entropy.numpy()))
+        weights, entropies = max_weight.numpy(), normalized_entropy.numpy()
+        marks = np.empty((MARKS + 1, *weights.shape), dtype=bool)
+        marks[MARKS] = mark_regimes(weights, entropies, marks[:MARKS])
+        return cls.from_array(marks.sum(-1))
 
     @classmethod
     def from_array(cls, counts: NDArray[np.int64]) -> "Counts":
-        """From what `count_regimes` gives."""
+        """From the fields, one after the other."""
         return cls(*torch.from_numpy(counts).unbind())
 
     def pooled(self, *axes: int) -> "Counts":
@@ -74,16 +77,20 @@ class Counts:
         return [level(*entry) for entry in counts]
 
 
-def count_regimes(
-    max_weight: NDArray[np.float64], normalized_entropy: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Rows in each regime (4, …), along the last axis of figures (…, N)."""
+def mark_regimes(
+    max_weight: NDArray[np.float64], normalized_entropy: NDArray[np.float64], out: NDArray[Any]
+) -> NDArray[np.bool_]:
+    """Mark the saturated, the sharp and the diffuse among rows (…, N): out is (3, …, N).
+
+    Returns the rows that have a regime.
+    """
     regime = np.isfinite(normalized_entropy)
-    saturated = regime & (max_weight >= SATURATED_WEIGHT)
+    saturated = (max_weight >= SATURATED_WEIGHT) & regime
     neither = regime & ~saturated
-    sharp = neither & (normalized_entropy < SHARP_ENTROPY)
-    diffuse = neither & (normalized_entropy > DIFFUSE_ENTROPY)
-    return np.stack([np.count_nonzero(rows, -1) for rows in (saturated, sharp, diffuse, regime)])
+    out[0] = saturated
+    out[1] = (normalized_entropy < SHARP_ENTROPY) & neither
+    out[2] = (normalized_entropy > DIFFUSE_ENTROPY) & neither
+    return regime
 
 
 def level(saturated: int, sharp: int, diffuse: int, rows: int) -> Level | None:
