@@ -67,7 +67,9 @@ def judge(
         none: dict[str, float | None] = dict.fromkeys(REGIMES)
         return None, Verdict(None, undecided, none, 0, found, said, OFF_SOFTMAX)
     heads_of = [list(zip(*item, strict=True)) for item in zip(*regimes.tolist(), strict=True)]
-    pooled = [_together(items) for items in zip(*heads_of, strict=True)]
+    pooled = heads_of[0]
+    if len(heads_of) > 1:
+        pooled = [_together(items) for items in zip(*heads_of, strict=True)]
     whole = _together(pooled)
     verdict = Verdict(
         level=(total := level(*whole)),

@@ -205,8 +205,11 @@ def _counts(material: Material) -> Figures:
     """Rows without a key, flushed weights and overflowed logits (3, batch)."""
     columns, sums = material.columns, material.weight_sums
     flushed = columns.underflowed if sums is None else sums[FLUSHED]
-    found = columns.visible == 0, flushed, columns.overflowed
-    return np.stack([column.sum((1, 2), dtype=np.float64) for column in found])
+    found = np.empty((3, len(flushed)))
+    of_rows = columns.visible == 0, flushed, columns.overflowed
+    for count, column in zip(found, of_rows, strict=True):
+        np.add.reduce(column, (1, 2), dtype=np.float64, out=count)
+    return found
 
 
 def _visible(material: Material) -> Aggregates:

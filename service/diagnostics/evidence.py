@@ -42,12 +42,12 @@ def worst(
     """The largest figure (batch, heads, …) over `over`, and the batch item and head it is of."""
     batch, heads = figures.shape[:2]
     flat = figures.ravel()
-    if not np.isfinite(flat).all():
-        flat = np.where(np.isfinite(flat), flat, -np.inf)
-    place = int(flat.argmax())
+    # NaN and infinity are the largest, for argmax: a finite one has none of them beside it.
+    if not math.isfinite(flat[place := int(flat.argmax())]):
+        finite = np.where(np.isfinite(flat), flat, -np.inf)
+        if not math.isfinite(flat[place := int(finite.argmax())]):
+            return Evidence(name, None, threshold, source, meaning)
     value = float(flat[place])
-    if value == -math.inf:
-        return Evidence(name, None, threshold, source, meaning)
     item, head = divmod(place // (flat.size // (batch * heads)), heads)
     return Evidence(name, value / over, threshold, source, meaning, item, head)
 

@@ -97,7 +97,7 @@ class RowFigures(Mapping[str, Tensor]):
     """The diagnostics of every row (batch, heads, N), computed when the first is asked for.
 
     `further` were computed elsewhere; `found` (member, batch, heads, N) holds what is computed
-    already.
+    already; `items` are the batch items they are of.
     """
 
     def __init__(
@@ -106,20 +106,24 @@ class RowFigures(Mapping[str, Tensor]):
         material: Material,
         further: Mapping[str, Tensor],
         found: Figures | None = None,
+        items: slice = slice(None),
     ) -> None:
         self._members, self._material, self._further = members, material, further
-        self._found = found
+        self._found, self._items = found, items
 
     @cached_property
     def _named(self) -> dict[str, Tensor]:
-        found = self._found
-        if found is None:
-            found = np.empty((len(self._members), *self._material.lead))
-            for _, rows, figures in _parts(len(self._members), self._material, found):
+        if self._found is None:
+            material = self._material.part(self._items)
+            found = np.empty((len(self._members), *material.lead))
+            for _, rows, figures in _parts(len(self._members), material, found):
                 evaluate_into(self._members, rows, figures)
+        else:
+            found = self._found[:, self._items]
         names = (member.name for member in self._members)
         own = zip(names, torch.from_numpy(found).unbind(), strict=True)
-        return {**dict(own), **self._further}
+        further = {name: figure[self._items] for name, figure in self._further.items()}
+        return {**dict(own), **further}
 
     def __getitem__(self, name: str) -> Tensor:
         return self._named[name]
@@ -134,14 +138,8 @@ class RowFigures(Mapping[str, Tensor]):
         return any(name == own for own in self)
 
     def part(self, items: slice) -> "RowFigures":
-        """The same of some batch items."""
-        found = self._found
-        return RowFigures(
-            self._members,
-            self._material.part(items),
-            {name: figure[items] for name, figure in self._further.items()},
-            None if found is None else found[:, items],
-        )
+        """The same of some batch items, of those of all."""
+        return RowFigures(self._members, self._material, self._further, self._found, items)
 
 
 @dataclass(frozen=True, slots=True)
