@@ -264,7 +264,7 @@ def test_no_request_id_can_forge_a_line(server, given):
 @pytest.mark.sockets
 def test_a_caller_that_leaves_is_on_its_line(server):
     """Who closes the connection while its analysis runs is logged as having left."""
-    body = b'{"inputs":{"kind":"seeded","query_length":16384},"include":["diagnostics"]}'
+    body = b'{"inputs":{"kind":"seeded","query_length":65536},"include":["diagnostics"]}'
     head = (
         f"POST /v1/attention HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
         f"X-Request-ID: left\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -10,9 +10,6 @@
 #include <cstdlib>
 #include <limits>
 #include <new>
-#include <type_traits>
-
-#define INLINE_LAMBDA __attribute__((always_inline))
 
 namespace attention {
 namespace {
@@ -117,8 +114,23 @@ template <class T, bool dense> class RowPass {
   }
   int64_t whole() const { return dense ? 0 : row_.n / L::count; }
 
-  __attribute__((noinline)) bool extremes() {
+  struct Extremes { V top, next, low, sum; };
+
+  __attribute__((noinline)) Extremes over_whole(int64_t whole) const {
+    const T* __restrict from = row_.logits;
+    const V anchor = all<T>(anchor_);
     V top = all<T>(L::lowest), next = top, low = all<T>(L::largest), sum = {};
+    for (int64_t i = 0; i < whole * L::count; i += L::count) {
+      const V x = load<T>(from + i);
+      next = larger(next, smaller(x, top));
+      top = larger(top, x);
+      low = smaller(low, x);
+      sum += x - anchor;
+    }
+    return {top, next, low, sum};
+  }
+
+  bool extremes() {
     anchor_ = row_.logits[0];
     if constexpr (dense) {
       count_ = 0;
@@ -132,24 +144,18 @@ template <class T, bool dense> class RowPass {
       count_ = row_.n;
     }
     const int64_t whole = this->whole();
-    for (int64_t i = 0; i < whole; ++i) {
-      const V x = logits(i);
-      next = larger(next, smaller(x, top));
-      top = larger(top, x);
-      low = smaller(low, x);
-      sum += x - anchor_;
-    }
+    Extremes found = over_whole(whole);
     for (int64_t i = whole; i < vectors_; ++i) {
       const M seen = lanes(i);
       const V x = logits(i), high = seen ? x : all<T>(L::lowest);
-      next = larger(next, smaller(high, top));
-      top = larger(top, high);
-      low = smaller(low, seen ? x : all<T>(L::largest));
-      sum += seen ? x - anchor_ : V{};
+      found.next = larger(found.next, smaller(high, found.top));
+      found.top = larger(found.top, high);
+      found.low = smaller(found.low, seen ? x : all<T>(L::largest));
+      found.sum += seen ? x - anchor_ : V{};
     }
-    const double whole_sum = total<T>(sum);
-    const TopTwo<T> best = top_two<T, L::count>(top, next);
-    maximum_ = best.first, second_ = best.second, minimum_ = lowest_of<T, L::count>(low);
+    const double whole_sum = total<T>(found.sum);
+    const TopTwo<T> best = top_two<T, L::count>(found.top, found.next);
+    maximum_ = best.first, second_ = best.second, minimum_ = lowest_of<T, L::count>(found.low);
     offset_ = static_cast<T>(whole_sum / count_);
     mean_ = anchor_ + whole_sum / count_;
     return usable(whole_sum) && usable(anchor_) && maximum_ < L::largest &&
@@ -165,46 +171,68 @@ template <class T, bool dense> class RowPass {
     }
   }
 
-  // Functions of their own, so that each loop has the registers to itself.
-  template <bool full> __attribute__((noinline)) void exponentials(T reference, int64_t at) {
+  struct Sums { V tail, gap1, squares; };
+
+  // The loops are functions of their own that hold their sums by value, so that these stay in
+  // registers: through memory each addition waits for the store before it.
+  template <bool full>
+  __attribute__((noinline)) Sums between(int64_t begin, int64_t end, T reference, Sums sums) const {
+    const T* __restrict from = row_.logits;
+    T* __restrict to = row_.weights;
     const V referred = all<T>(reference), anchor = all<T>(anchor_), offset = all<T>(offset_);
     const V flush = all<T>(-L::flush);
-    V tail = {}, gap1 = {}, squares = {};
-    const auto visit = [&](int64_t i, auto masked, M seen, M summed) INLINE_LAMBDA {
-      const V x = logits(i), gap = x - referred;
-      M kept = gap >= flush;
-      if constexpr (masked) kept &= summed;
-      const V u = kept ? exponential<T>(larger(gap, flush)) : V{};
+    V tail = sums.tail, gap1 = sums.gap1, squares = sums.squares;
+    for (int64_t i = begin * L::count; i < end * L::count; i += L::count) {
+      const V x = load<T>(from + i), gap = x - referred;
+      const V u = gap >= flush ? exponential<T>(larger(gap, flush)) : V{};
+      store<T>(to + i, u);
       tail += u;
       if constexpr (full) {
         gap1 += u * gap;
-        V apart = (x - anchor) - offset;
-        if constexpr (masked) apart = seen ? apart : V{};
+        const V apart = (x - anchor) - offset;
         squares += apart * apart;
       }
-      if constexpr (masked) put(i, u);
-      else store<T>(row_.weights + i * L::count, u);
-    };
+    }
+    return {tail, gap1, squares};
+  }
+
+  // One vector of which not all lanes are seen, or not all summed.
+  template <bool full>
+  __attribute__((noinline)) Sums partly(int64_t i, T reference, int64_t at, Sums sums) {
+    const M seen = lanes(i);
+    M summed = seen;
+    if (at >= 0 && i == at / L::count) summed[at % L::count] = 0;
+    const V x = logits(i), gap = x - reference;
+    const M kept = (gap >= -L::flush) & summed;
+    const V u = kept ? exponential<T>(larger(gap, all<T>(-L::flush))) : V{};
+    put(i, u);
+    sums.tail += u;
+    if constexpr (full) {
+      sums.gap1 += u * gap;
+      const V apart = seen ? (x - anchor_) - offset_ : V{};
+      sums.squares += apart * apart;
+    }
+    return sums;
+  }
+
+  template <bool full> void exponentials(T reference, int64_t at) {
+    Sums sums = {};
     const int64_t whole = this->whole(), special = at < 0 ? vectors_ : at / L::count;
     int64_t i = 0;
-    for (const int64_t end = std::min(whole, special); i < end; ++i)
-      visit(i, std::false_type{}, M{}, M{});
-    if (i == special && i < vectors_) {
-      M summed = lanes(i);
-      summed[at % L::count] = 0;
-      visit(i, std::true_type{}, lanes(i), summed);
-      ++i;
+    if (special > 0 && whole > 0) {
+      i = std::min(whole, special);
+      sums = between<full>(0, i, reference, sums);
     }
-    for (; i < whole; ++i) visit(i, std::false_type{}, M{}, M{});
-    for (; i < vectors_; ++i) {
-      M summed = lanes(i);
-      if (i == special) summed[at % L::count] = 0;
-      visit(i, std::true_type{}, lanes(i), summed);
+    if (i == special && i < vectors_) sums = partly<full>(i++, reference, at, sums);
+    if (i < whole) {
+      sums = between<full>(i, whole, reference, sums);
+      i = whole;
     }
-    tail_ = total<T>(tail);
+    for (; i < vectors_; ++i) sums = partly<full>(i, reference, at, sums);
+    tail_ = total<T>(sums.tail);
     if constexpr (full) {
-      gap1_ = total<T>(gap1);
-      squares_ = total<T>(squares);
+      gap1_ = total<T>(sums.gap1);
+      squares_ = total<T>(sums.squares);
     }
   }
 
@@ -222,27 +250,41 @@ template <class T, bool dense> class RowPass {
     return u;
   }
 
+  struct Spreads { V spread, tail2, tail3; };
+
+  __attribute__((noinline)) Spreads over_whole(int64_t whole, V referred, V mean, V up) const {
+    const T* __restrict from = row_.logits;
+    const T* __restrict exponentials = row_.weights;
+    V spread = {}, tail2 = {}, tail3 = {};
+    for (int64_t i = 0; i < whole * L::count; i += L::count) {
+      const V u = load<T>(exponentials + i), apart = (load<T>(from + i) - referred) - mean;
+      const V v = u * up, square = v * v;
+      spread += (u * apart) * apart;
+      tail2 += square;
+      tail3 += square * v;
+    }
+    return {spread, tail2, tail3};
+  }
+
   // u^2 and u^3 leave float32 at gaps of 44 and 29, so they are relative to the largest summed.
-  __attribute__((noinline)) void spreads(T reference, T largest, bool wins) {
+  void spreads(T reference, T largest, bool wins) {
     const double held = tail_ + (wins ? 1 : 0);
     const T mean_gap = held > 0 ? static_cast<T>(gap1_ / held) : 0;
     const bool some = count_ > (wins ? 1 : 0);
     const T raise = some ? static_cast<T>(std::exp(std::min(80.0, double(reference) - largest))) : 1;
     const V referred = all<T>(reference), mean = all<T>(mean_gap), up = all<T>(raise);
-    V spread = {}, tail2 = {}, tail3 = {};
-    const auto visit = [&](int64_t i, V u) INLINE_LAMBDA {
-      const V apart = (logits(i) - referred) - mean, v = u * up, square = v * v;
-      spread += (u * apart) * apart;
-      tail2 += square;
-      tail3 += square * v;
-    };
-    const int64_t whole = row_.n / L::count;
-    for (int64_t i = 0; i < whole; ++i) visit(i, load<T>(row_.weights + i * L::count));
-    if (whole < vectors_) visit(whole, weights(whole));
-    spread_ = total<T>(spread) + (wins ? double(mean_gap) * mean_gap : 0);
+    Spreads sums = over_whole(row_.n / L::count, referred, mean, up);
+    if (row_.n % L::count != 0) {
+      const int64_t last = vectors_ - 1;
+      const V u = weights(last), apart = (logits(last) - referred) - mean, v = u * up;
+      sums.spread += (u * apart) * apart;
+      sums.tail2 += v * v;
+      sums.tail3 += (v * v) * v;
+    }
+    spread_ = total<T>(sums.spread) + (wins ? double(mean_gap) * mean_gap : 0);
     const double down = 1.0 / raise;
-    tail2_ = total<T>(tail2) * down * down;
-    tail3_ = total<T>(tail3) * down * down * down;
+    tail2_ = total<T>(sums.tail2) * down * down;
+    tail3_ = total<T>(sums.tail3) * down * down * down;
   }
 
   double flushed(T reference) const {
