@@ -7,6 +7,7 @@
 #include "vectors.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdlib>
 #include <limits>
 #include <new>
@@ -43,13 +44,16 @@ class Scratch {
   size_t size_ = 0, used_ = 0;
 };
 
-// The keys a row has seen so far; sums of u = exp(s - maximum) leave out the argmax.
+// The keys a row has seen so far, in the order of `Column`; sums of u = exp(s - maximum) leave out
+// the argmax.
 struct RowSums {
-  double maximum = EMPTY, second = EMPTY, minimum = -EMPTY, argmax = -1, count = 0;
+  double visible = 0, maximum = EMPTY, second = EMPTY, minimum = -EMPTY, argmax = -1;
   double tail = 0, tail2 = 0, tail3 = 0, gap1 = 0, spread = 0, mean = 0, squares = 0;
-  double underflowed = 0, score_mean = 0, score_squares = 0, score_max_abs = 0;
-  bool recount = false;
+  double overflowed = 0, underflowed = 0, score_mean = 0, score_squares = 0, score_max_abs = 0;
+  double recount = 0;
 };
+static_assert(offsetof(RowSums, score_max_abs) == SCORE_MAX_ABS * sizeof(double) &&
+              offsetof(RowSums, recount) == COLUMNS * sizeof(double));
 
 // Mean and squared deviations of two samples (Chan, Golub and LeVeque 1983).
 inline void pool(double count, double& mean, double& squares, double n, double m, double s) {
@@ -84,20 +88,20 @@ template <class T, bool dense> class RowPass {
       return true;
     }
     const bool wins = static_cast<double>(maximum_) > sums.maximum;
-    const double shift = wins && sums.count > 0 ? sums.maximum - maximum_ : 0;
+    const double shift = wins && sums.visible > 0 ? sums.maximum - maximum_ : 0;
     const double fade = shift == 0 ? 1 : std::exp(shift);
     const T reference = wins ? maximum_ : static_cast<T>(sums.maximum);
     const int64_t at = wins ? position() : -1;
     exponentials<full>(reference, at);
     if constexpr (full) spreads(reference, wins ? second_ : maximum_, wins);
     if (minimum_ - reference < -L::flush) sums.underflowed += flushed(reference);
-    if (wins && sums.count > 0 && maximum_ - sums.minimum > L::flush) sums.recount = true;
+    if (wins && sums.visible > 0 && maximum_ - sums.minimum > L::flush) sums.recount = 1;
     if (wins) row_.weights[at] = 1;
     factor = static_cast<T>(fade);
-    if (sums.count > 0) merge<full>(sums, wins, shift, fade);
+    if (sums.visible > 0) merge<full>(sums, wins, shift, fade);
     else begin<full>(sums);
     sums.minimum = std::min(sums.minimum, static_cast<double>(minimum_));
-    sums.count += count_;
+    sums.visible += count_;
     if (wins) {
       sums.maximum = maximum_;
       sums.argmax = static_cast<double>(row_.first_key + at);
@@ -156,8 +160,9 @@ template <class T, bool dense> class RowPass {
     const double whole_sum = total<T>(found.sum);
     const TopTwo<T> best = top_two<T, L::count>(found.top, found.next);
     maximum_ = best.first, second_ = best.second, minimum_ = lowest_of<T, L::count>(found.low);
-    offset_ = static_cast<T>(whole_sum / count_);
-    mean_ = anchor_ + whole_sum / count_;
+    const double offset = whole_sum / count_;
+    offset_ = static_cast<T>(offset);
+    mean_ = anchor_ + offset;
     return usable(whole_sum) && usable(anchor_) && maximum_ < L::largest &&
            minimum_ > L::lowest && maximum_ - minimum_ < L::spread;
   }
@@ -318,7 +323,7 @@ template <class T, bool dense> class RowPass {
                     spread_ + here * (mean_here - mean) * (mean_here - mean);
       sums.tail2 = f * f * (sums.tail2 + own) + tail2_;
       sums.tail3 = f * f * f * (sums.tail3 + own) + tail3_;
-      pool(sums.count, sums.mean, sums.squares, count_, mean_, squares_);
+      pool(sums.visible, sums.mean, sums.squares, count_, mean_, squares_);
       const double second = count_ > 1 ? static_cast<double>(second_) : EMPTY;
       sums.second = wins ? std::max(sums.maximum, second)
                          : std::max(sums.second, static_cast<double>(maximum_));
@@ -583,8 +588,8 @@ template <class T> class Worker {
     if (!usable(sum) || !usable(top)) return false;
     const double mean = sum / count;
     each([&](double s) { squares += (s - mean) * (s - mean); });
-    if (sums.count > 0)
-      pool(sums.count, sums.score_mean, sums.score_squares, count, mean, squares);
+    if (sums.visible > 0)
+      pool(sums.visible, sums.score_mean, sums.score_squares, count, mean, squares);
     else
       sums.score_mean = mean, sums.score_squares = squares;
     sums.score_max_abs = std::max(sums.score_max_abs, top);
@@ -607,16 +612,16 @@ template <class T> class Worker {
   // A key may have been fine against an earlier maximum: those rows are counted again.
   void recount(int64_t first, int64_t last) {
     bool some = false;
-    for (int64_t i = 0; i < rows_; ++i) some |= sums_[i].recount;
+    for (int64_t i = 0; i < rows_; ++i) some |= sums_[i].recount != 0;
     if (!some) return;
     for (int64_t i = 0; i < rows_; ++i)
-      if (sums_[i].recount) sums_[i].underflowed = 0;
+      if (sums_[i].recount != 0) sums_[i].underflowed = 0;
     for (int64_t k = first / job_.key_block * job_.key_block; k < last; k += job_.key_block) {
       const int64_t begin = std::max(k, first), end = std::min(k + job_.key_block, last);
       score(begin, end);
       for (int64_t i = 0; i < rows_; ++i) {
         const int64_t lo = std::clamp(from(i), begin, end), hi = std::clamp(to(i), lo, end);
-        if (sums_[i].recount && hi > lo)
+        if (sums_[i].recount != 0 && hi > lo)
           again(i, block_ + i * stride_ + (lo - begin), lo, hi);
       }
     }
@@ -637,7 +642,7 @@ template <class T> class Worker {
       RowSums& sums = sums_[i];
       const double divisor =
           1 + sums.tail + (job_.null_weight != 0 ? job_.null_weight * std::exp(-sums.maximum) : 0);
-      const T factor = sums.count > 0 ? static_cast<T>(1 / divisor) : 0;
+      const T factor = sums.visible > 0 ? static_cast<T>(1 / divisor) : 0;
       if (job_.output.data != nullptr) {
         const T* from = weighed_ ? output_ + i * job_.d_v : nullptr;
         if (from != nullptr && !sound(from)) return false;
@@ -646,32 +651,22 @@ template <class T> class Worker {
       if (job_.weights.data != nullptr && last > first)
         write<T>(job_.weights, row_of(i) * job_.keys + first, block_ + i * stride_, factor,
                  last - first);
-      columns(row_of(i), sums);
     }
+    columns();
     return true;
   }
 
-  void columns(int64_t row, const RowSums& sums) {
-    const int64_t rows = job_.batch * job_.heads * job_.queries;
-    double* to = job_.columns + row;
-    const auto put = [&](Column column, double x) { to[column * rows] = x; };
-    put(VISIBLE, sums.count);
-    put(MAXIMUM, sums.maximum);
-    put(SECOND, sums.second);
-    put(MINIMUM, sums.minimum);
-    put(ARGMAX, sums.argmax);
-    put(TAIL, sums.tail);
-    put(TAIL2, sums.tail2);
-    put(TAIL3, sums.tail3);
-    put(GAP1, sums.gap1);
-    put(SPREAD, sums.spread);
-    put(MEAN, sums.mean);
-    put(SQUARES, sums.squares);
-    put(OVERFLOWED, 0);
-    put(UNDERFLOWED, sums.underflowed);
-    put(SCORE_MEAN, sums.score_mean);
-    put(SCORE_SQUARES, sums.score_squares);
-    put(SCORE_MAX_ABS, sums.score_max_abs);
+  // Column by column: written row by row, as many lines of the cache as there are columns would
+  // want the same few places in it.
+  void columns() const {
+    const int64_t all = job_.batch * job_.heads * job_.queries;
+    for (int64_t column = 0; column < COLUMNS; ++column) {
+      double* to = job_.columns + column * all + row_of(0);
+      for (int64_t i = 0; i < rows_; ++i) {
+        const double* sums = reinterpret_cast<const double*>(sums_ + i);
+        to[i] = sums[column];
+      }
+    }
   }
 
   Job& job_;
