@@ -43,9 +43,11 @@ class Bias(Mask):
             given = torch.where(below, float("-inf"), given)
         tensor = _narrowed(given, setting.dtype).to(setting.device)
         spread = Spread(tensor, setting.shape, "bias")
-        hidden = tensor == float("-inf")
-        near = int(((tensor <= NEAR_FORBIDDEN) & ~hidden).sum())
-        return cls(spread, near, bool(hidden.any()) or spread.padded)
+        hidden = near = 0
+        if float(tensor.amin()) <= NEAR_FORBIDDEN:
+            hidden = int((tensor == float("-inf")).sum())
+            near = int((tensor <= NEAR_FORBIDDEN).sum()) - hidden
+        return cls(spread, near, hidden > 0 or spread.padded)
 
     @property
     def near_forbidden(self) -> int:
@@ -87,8 +89,9 @@ def _narrowed(given: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _refuse_nonfinite(tensor: Tensor) -> None:
-    bad = torch.isnan(tensor) | (tensor == float("inf"))
-    if bool(bad.any()):
+    # One pass where all is well: NaN is the maximum of whatever holds one.
+    if not float(tensor.amax()) < float("inf"):
+        bad = torch.isnan(tensor) | (tensor == float("inf"))
         first = [int(i) for i in bad.nonzero()[0]]
         raise NonFinite(
             f"mask.bias holds {int(bad.sum()):,} NaN or +∞ values, the first at {first}; expected "

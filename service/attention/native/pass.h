@@ -71,6 +71,11 @@ template <class T> struct RowBlock {
   int64_t first_key;  // index of that one
 };
 
+// Of one block of a row; `count` -1 where a number is not finite or they spread too far.
+struct Moments {
+  double count, mean, squares, max_abs;
+};
+
 template <class T, bool dense> class RowPass {
   using L = Lanes<T>;
   using V = Vec<T>;
@@ -109,14 +114,37 @@ template <class T, bool dense> class RowPass {
     return true;
   }
 
+  Moments moments() {
+    if (!extremes()) return {-1, 0, 0, 0};
+    if (count_ == 0) return {0, 0, 0, 0};
+    V squares = deviations(whole());
+    for (int64_t i = whole(); i < vectors_; ++i) {
+      const V apart = lanes(i) ? (logits(i) - anchor_) - offset_ : V{};
+      squares += apart * apart;
+    }
+    const double top = std::max(std::fabs(double(maximum_)), std::fabs(double(minimum_)));
+    return {double(count_), mean_, total<T>(squares), top};
+  }
+
  private:
+  __attribute__((noinline)) V deviations(int64_t whole) const {
+    const T* __restrict from = row_.logits;
+    const V anchor = all<T>(anchor_), offset = all<T>(offset_);
+    V squares = {};
+    for (int64_t i = 0; i < whole * L::count; i += L::count) {
+      V apart = (load<T>(from + i) - anchor) - offset;
+      if constexpr (dense) apart = row_.seen[i / L::count] ? apart : V{};
+      squares += apart * apart;
+    }
+    return squares;
+  }
   V logits(int64_t i) const { return load<T>(row_.logits + i * L::count); }
   // All lanes, but for a dense mask and the last vector's end.
   M lanes(int64_t i) const {
     if constexpr (dense) return row_.seen[i];
     return first<T>(row_.n - i * L::count);
   }
-  int64_t whole() const { return dense ? 0 : row_.n / L::count; }
+  int64_t whole() const { return row_.n / L::count; }
 
   struct Extremes { V top, next, low, sum; };
 
@@ -126,10 +154,19 @@ template <class T, bool dense> class RowPass {
     V top = all<T>(L::lowest), next = top, low = all<T>(L::largest), sum = {};
     for (int64_t i = 0; i < whole * L::count; i += L::count) {
       const V x = load<T>(from + i);
-      next = larger(next, smaller(x, top));
-      top = larger(top, x);
-      low = smaller(low, x);
-      sum += x - anchor;
+      if constexpr (dense) {
+        const M seen = row_.seen[i / L::count];
+        const V high = seen ? x : all<T>(L::lowest);
+        next = larger(next, smaller(high, top));
+        top = larger(top, high);
+        low = smaller(low, seen ? x : all<T>(L::largest));
+        sum += seen ? x - anchor : V{};
+      } else {
+        next = larger(next, smaller(x, top));
+        top = larger(top, x);
+        low = smaller(low, x);
+        sum += x - anchor;
+      }
     }
     return {top, next, low, sum};
   }
@@ -189,12 +226,15 @@ template <class T, bool dense> class RowPass {
     V tail = sums.tail, gap1 = sums.gap1, squares = sums.squares;
     for (int64_t i = begin * L::count; i < end * L::count; i += L::count) {
       const V x = load<T>(from + i), gap = x - referred;
-      const V u = gap >= flush ? exponential<T>(larger(gap, flush)) : V{};
+      M kept = gap >= flush;
+      if constexpr (dense) kept &= row_.seen[i / L::count];
+      const V u = kept ? exponential<T>(larger(gap, flush)) : V{};
       store<T>(to + i, u);
       tail += u;
       if constexpr (full) {
         gap1 += u * gap;
-        const V apart = (x - anchor) - offset;
+        V apart = (x - anchor) - offset;
+        if constexpr (dense) apart = row_.seen[i / L::count] ? apart : V{};
         squares += apart * apart;
       }
     }
@@ -480,7 +520,11 @@ template <class T> class Worker {
   bool one_row(int64_t i, T* row, int64_t lo, int64_t hi) {
     const bool dense = job_.allowed.data != nullptr || job_.bias.data != nullptr;
     if (dense) hide(i, lo, hi);
-    if (job_.moments && !moments(sums_[i], row, hi - lo, dense)) return false;
+    if (job_.moments) {
+      const bool sound = dense ? moments<true>(sums_[i], row, hi - lo)
+                               : moments<false>(sums_[i], row, hi - lo);
+      if (!sound) return false;
+    }
     shape(i, row, lo, hi, dense);
     if (job_.logits.data != nullptr) show(i, lo, hi, dense);
     const RowBlock<T> part{logits_, seen_, row, hi - lo, lo};
@@ -502,42 +546,47 @@ template <class T> class Worker {
     return fine;
   }
 
-  // Which keys the dense masks leave to a row, and the row's bias at those.
+  // Which keys the dense masks leave to a row.
   void hide(int64_t i, int64_t lo, int64_t hi) {
-    const int64_t n = hi - lo, vectors = (n + L::count - 1) / L::count;
-    for (int64_t v = 0; v < vectors; ++v) seen_[v] = first<T>(n - v * L::count);
+    const int64_t n = hi - lo;
+    bool begun = false;
     const Dense& allowed = job_.allowed;
     if (allowed.data != nullptr) {
       const uint8_t* at = static_cast<const uint8_t*>(allowed.data) + batch_ * allowed.batch +
                           head_ * allowed.head + (start_ + i) * allowed.query;
-      const int64_t most = allowed.key == 0 ? n : std::clamp<int64_t>(allowed.length - lo, 0, n);
-      if (allowed.key == 0) {
-        if (!*at) std::fill(seen_, seen_ + vectors, Mask<T>{});
-      } else {
-        narrow(most, vectors, [&](int64_t j) { return at[lo + j] != 0; });
-      }
+      narrow(allowed, lo, n, begun, at, [](const uint8_t* from) {
+        typedef uint8_t Bytes __attribute__((vector_size(L::count)));
+        Bytes bytes;
+        std::memcpy(&bytes, from, L::count);
+        return __builtin_convertvector(bytes, Mask<T>) != 0;
+      });
+      begun = true;
     }
     const Dense& bias = job_.bias;
-    if (bias.data != nullptr) {
-      const T* at = bias_row(i);
-      const int64_t most = bias.key == 0 ? n : std::clamp<int64_t>(bias.length - lo, 0, n);
-      if (bias.key == 0) {
-        if (!(*at >= L::lowest)) std::fill(seen_, seen_ + vectors, Mask<T>{});
-      } else {
-        narrow(most, vectors, [&](int64_t j) { return at[lo + j] >= L::lowest; });
-      }
-    }
+    if (bias.data != nullptr)
+      narrow(bias, lo, n, begun, bias_row(i),
+             [](const T* from) { return load<T>(from) >= L::lowest; });
   }
-  template <class Visible> void narrow(int64_t most, int64_t vectors, Visible visible) {
-    for (int64_t v = 0; v < vectors; ++v) {
-      const int64_t base = v * L::count;
-      Mask<T> here = {};
-      if (base + L::count <= most) {
-        for (int l = 0; l < L::count; ++l) here[l] = visible(base + l) ? -1 : 0;
-      } else {
-        for (int l = 0; l < L::count && base + l < most; ++l) here[l] = visible(base + l) ? -1 : 0;
-      }
-      seen_[v] &= here;
+  // The keys that a tensor's row shows, `also` of those seen so far; `shown` reads a vector's.
+  template <class E, class Shown>
+  void narrow(const Dense& dense, int64_t lo, int64_t n, bool also, const E* row, Shown shown) {
+    const int64_t vectors = (n + L::count - 1) / L::count;
+    const auto put = [&](int64_t v, Mask<T> mask) { seen_[v] = also ? seen_[v] & mask : mask; };
+    if (dense.key == 0) {
+      E one[L::count];
+      std::fill(one, one + L::count, *row);
+      const Mask<T> mask = shown(one);
+      for (int64_t v = 0; v < vectors; ++v) put(v, mask & first<T>(n - v * L::count));
+      return;
+    }
+    const int64_t most = std::clamp<int64_t>(dense.length - lo, 0, n);
+    int64_t v = 0;
+    for (; (v + 1) * L::count <= most; ++v) put(v, shown(row + lo + v * L::count));
+    for (; v < vectors; ++v) {
+      const int64_t left = most - v * L::count;
+      E part[L::count] = {};
+      if (left > 0) std::copy(row + lo + v * L::count, row + lo + most, part);
+      put(v, shown(part) & first<T>(left));
     }
   }
   const T* bias_row(int64_t i) const {
@@ -546,54 +595,54 @@ template <class T> class Worker {
            (start_ + i) * bias.query;
   }
 
-  // From scores to logits in the row's buffer: scale, softcap, bias; 0 where hidden.
+  // From scores to logits in the row's buffer: scale, softcap, bias; 0 where hidden, and past the
+  // row's end.
   void shape(int64_t i, const T* row, int64_t lo, int64_t hi, bool dense) {
+    const T cap = factor_of<T>(job_.softcap, batch_, head_, start_ + i);
+    if (dense) cap != 0 ? shaped<true, true>(i, row, lo, hi, cap) : shaped<true, false>(i, row, lo, hi, cap);
+    else cap != 0 ? shaped<false, true>(i, row, lo, hi, cap) : shaped<false, false>(i, row, lo, hi, cap);
+  }
+  template <bool dense, bool capped>
+  void shaped(int64_t i, const T* __restrict row, int64_t lo, int64_t hi, T cap) {
     const int64_t n = hi - lo, vectors = (n + L::count - 1) / L::count;
     const T scale = factor_of<T>(job_.scale, batch_, head_, start_ + i);
-    const T cap = factor_of<T>(job_.softcap, batch_, head_, start_ + i);
-    for (int64_t v = 0; v < n / L::count; ++v)
-      store<T>(logits_ + v * L::count, load<T>(row + v * L::count) * scale);
-    for (int64_t j = n / L::count * L::count; j < n; ++j) logits_[j] = row[j] * scale;
-    for (int64_t j = n; j < vectors * L::count; ++j) logits_[j] = logits_[0];
-    if (cap != 0)
-      for (int64_t v = 0; v < vectors; ++v) {
-        const Vec<T> x = load<T>(logits_ + v * L::count);
-        store<T>(logits_ + v * L::count, tangent(x / cap) * cap);
+    const T shrink = capped ? 1 / cap : 0;
+    const T* bias = dense && job_.bias.data != nullptr ? bias_row(i) : nullptr;
+    const T constant = bias != nullptr && job_.bias.key == 0 && *bias >= L::lowest ? *bias : 0;
+    const bool laid = bias != nullptr && job_.bias.key != 0;
+    const int64_t most = laid ? std::clamp<int64_t>(job_.bias.length - lo, 0, n) : 0;
+    T* __restrict to = logits_;
+    for (int64_t v = 0; v < vectors; ++v) {
+      Vec<T> x = some(row + v * L::count, n - v * L::count) * scale;
+      if constexpr (capped) x = tangent(x * shrink) * cap;
+      if constexpr (dense) {
+        x += constant;
+        if (laid) x += some(bias + lo + v * L::count, most - v * L::count);
+        x = seen_[v] ? x : Vec<T>{};
       }
-    if (job_.bias.data != nullptr) {
-      const T* bias = bias_row(i);
-      if (job_.bias.key == 0) {
-        for (int64_t j = 0; j < n; ++j) logits_[j] += *bias;
-      } else {
-        const int64_t most = std::clamp<int64_t>(job_.bias.length - lo, 0, n);
-        for (int64_t j = 0; j < most; ++j) logits_[j] += bias[lo + j];
-      }
+      store<T>(to + v * L::count, x);
     }
-    if (dense)
-      for (int64_t v = 0; v < vectors; ++v) {
-        const Vec<T> x = load<T>(logits_ + v * L::count);
-        store<T>(logits_ + v * L::count, seen_[v] ? x : Vec<T>{});
-      }
+  }
+  // A vector's worth, or what is left of it and zeros.
+  static INLINE Vec<T> some(const T* from, int64_t left) {
+    if (left >= L::count) return load<T>(from);
+    Vec<T> x = {};
+    if (left > 0) std::memcpy(&x, from, left * sizeof(T));
+    return x;
   }
 
-  // Mean, squared deviations and largest size of the visible scores, in float64.
-  bool moments(RowSums& sums, const T* row, int64_t n, bool dense) {
-    double count = 0, sum = 0, top = 0, squares = 0;
-    const auto each = [&](auto visit) {
-      for (int64_t j = 0; j < n; ++j)
-        if (!dense || seen_[j / L::count][j % L::count]) visit(static_cast<double>(row[j]));
-    };
-    each([&](double s) { count += 1, sum += s, top = std::max(top, std::fabs(s)); });
-    if (count == 0) return true;
-    if (!usable(sum) || !usable(top)) return false;
-    const double mean = sum / count;
-    each([&](double s) { squares += (s - mean) * (s - mean); });
+  // Mean, squared deviations and largest size of the visible scores.
+  template <bool dense> bool moments(RowSums& sums, T* row, int64_t n) {
+    const RowBlock<T> part{row, seen_, nullptr, n, 0};
+    const Moments found = RowPass<T, dense>(part).moments();
+    if (found.count == 0) return true;
     if (sums.visible > 0)
-      pool(sums.visible, sums.score_mean, sums.score_squares, count, mean, squares);
+      pool(sums.visible, sums.score_mean, sums.score_squares, found.count, found.mean,
+           found.squares);
     else
-      sums.score_mean = mean, sums.score_squares = squares;
-    sums.score_max_abs = std::max(sums.score_max_abs, top);
-    return true;
+      sums.score_mean = found.mean, sums.score_squares = found.squares;
+    sums.score_max_abs = std::max(sums.score_max_abs, found.max_abs);
+    return found.count > 0;
   }
 
   int64_t row_of(int64_t i) const {
