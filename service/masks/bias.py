@@ -37,14 +37,15 @@ class Bias(Mask):
         if setting.request.bias is None:
             return None
         given = setting.request.bias
-        _refuse_nonfinite(given)
+        low = _lowest(given)
         if setting.request.forbid_below is not None:
             below = given < setting.request.forbid_below
             given = torch.where(below, float("-inf"), given)
+            low = float(given.amin())
         tensor = _narrowed(given, setting.dtype).to(setting.device)
         spread = Spread(tensor, setting.shape, "bias")
         hidden = near = 0
-        if float(tensor.amin()) <= NEAR_FORBIDDEN:
+        if low <= NEAR_FORBIDDEN:
             hidden = int((tensor == float("-inf")).sum())
             near = int((tensor <= NEAR_FORBIDDEN).sum()) - hidden
         return cls(spread, near, hidden > 0 or spread.padded)
@@ -88,9 +89,11 @@ def _narrowed(given: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(torch.isinf(given), given, clamped).to(dtype)
 
 
-def _refuse_nonfinite(tensor: Tensor) -> None:
-    # One pass where all is well: NaN is the maximum of whatever holds one.
-    if not float(tensor.amax()) < float("inf"):
+def _lowest(tensor: Tensor) -> float:
+    """The least entry, of a tensor without NaN and +∞."""
+    # One look where all is well: NaN is the maximum of whatever holds one.
+    low, high = (float(bound) for bound in torch.aminmax(tensor))
+    if not high < float("inf"):
         bad = torch.isnan(tensor) | (tensor == float("inf"))
         first = [int(i) for i in bad.nonzero()[0]]
         raise NonFinite(
@@ -98,3 +101,4 @@ def _refuse_nonfinite(tensor: Tensor) -> None:
             "finite numbers or −∞ (null in JSON)",
             pointer="/mask/bias",
         )
+    return low

@@ -554,12 +554,7 @@ template <class T> class Worker {
     if (allowed.data != nullptr) {
       const uint8_t* at = static_cast<const uint8_t*>(allowed.data) + batch_ * allowed.batch +
                           head_ * allowed.head + (start_ + i) * allowed.query;
-      narrow(allowed, lo, n, begun, at, [](const uint8_t* from) {
-        typedef uint8_t Bytes __attribute__((vector_size(L::count)));
-        Bytes bytes;
-        std::memcpy(&bytes, from, L::count);
-        return __builtin_convertvector(bytes, Mask<T>) != 0;
-      });
+      narrow(allowed, lo, n, begun, at, [](const uint8_t* from) { return set<T>(from); });
       begun = true;
     }
     const Dense& bias = job_.bias;
@@ -614,7 +609,7 @@ template <class T> class Worker {
     T* __restrict to = logits_;
     for (int64_t v = 0; v < vectors; ++v) {
       Vec<T> x = some(row + v * L::count, n - v * L::count) * scale;
-      if constexpr (capped) x = tangent(x * shrink) * cap;
+      if constexpr (capped) x = tangent<T>(x * shrink) * cap;
       if constexpr (dense) {
         x += constant;
         if (laid) x += some(bias + lo + v * L::count, most - v * L::count);

@@ -89,6 +89,25 @@ template <class M> INLINE uint32_t bits(M m) {
 }
 #endif
 
+// The lanes whose byte is not 0; the compiler would convert them one by one.
+template <class T> INLINE Mask<T> set(const uint8_t* bytes) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (Mask<T>)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)bytes)) != 0;
+  else
+    return (Mask<T>)_mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i*)bytes)) != 0;
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return (Mask<T>)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)bytes)) != 0;
+  else
+    return (Mask<T>)_mm256_cvtepu8_epi64(_mm_loadu_si32(bytes)) != 0;
+#else
+  Mask<T> lanes = {};
+  for (int i = 0; i < Lanes<T>::count; ++i) lanes[i] = bytes[i] ? -1 : 0;
+  return lanes;
+#endif
+}
+
 template <class T> struct Indices {
   typename Lanes<T>::Int of[Lanes<T>::count];
   constexpr Indices() : of{} {
@@ -124,22 +143,26 @@ template <class T> INLINE Vec<T> exponential(Vec<T> x) {
   return reinterpret_cast<Vec<T>>(reinterpret_cast<Mask<T>>(sum) + bits);
 }
 
-inline Vec<float> tangent(Vec<float> y) {
-  // Near 0 the fifth convergent of Lambert's continued fraction (3e-9 at 0.5), else by exp.
-  const Vec<float> far = smaller(larger(y, all<float>(-10)), all<float>(10));
-  const Vec<float> near = y, square = near * near;
-  const Mask<float> small = (y < 0.5f) & (y > -0.5f);
-  // exp is for x <= 0; tanh is odd.
-  const Mask<float> negative = far < 0.0f;
-  const Vec<float> down = exponential<float>((negative ? far : -far) * 2.0f);
-  const Vec<float> big = negative ? down - 1.0f : 1.0f - down;
-  const Vec<float> above = small ? near * ((square + 105.0f) * square + 945.0f) : big;
-  const Vec<float> below = small ? (square * 15.0f + 420.0f) * square + 945.0f : down + 1.0f;
-  return above / below;
-}
-inline Vec<double> tangent(Vec<double> y) {
-  for (int i = 0; i < Lanes<double>::count; ++i) y[i] = std::tanh(y[i]);
-  return y;
+// tanh y = -e/(2 + e) with e = exp(-2|y|) - 1, which keeps its digits near 0: with 2^n taken out,
+// e = 2^n p + (2^n - 1), and p is the Taylor sum without its first term.
+template <class T> INLINE Vec<T> tangent(Vec<T> y) {
+  using L = Lanes<T>;
+  const Vec<T> size = larger(y, -y);
+  const Vec<T> x = larger(size * T(-2), all<T>(-60));
+  const Vec<T> shifted = x * L::log2e + L::magic;
+  const Vec<T> n = shifted - L::magic;
+  const Vec<T> r = (x - n * L::ln2) - n * L::ln2_rest;
+  constexpr Factorials<T> factorials;
+  Vec<T> sum = all<T>(1 / factorials.of[L::degree]);
+#pragma GCC unroll 16
+  for (int k = L::degree - 1; k >= 2; --k) sum = sum * r + 1 / factorials.of[k];
+  const Vec<T> p = r + (r * r) * sum;
+  const Mask<T> exponent = reinterpret_cast<Mask<T>>(shifted) << L::mantissa;
+  const Vec<T> power =
+      reinterpret_cast<Vec<T>>(reinterpret_cast<Mask<T>>(all<T>(1)) + exponent);
+  const Vec<T> e = power * p + (power - T(1));
+  const Vec<T> result = e / (e + T(2));
+  return y < T(0) ? result : -result;
 }
 
 // The lanes of a vector brought together by halves.
