@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from schemas.parameters import SeededWeights
-from service.diagnostics.aggregate import Aggregated
+from service.diagnostics.aggregate import Aggregated, Aggregates
 from service.diagnostics.included import INCLUDED
 from service.diagnostics.verdict import RULES_VERSION
 from service.harms import Gradients
@@ -51,10 +51,12 @@ def part(name: str | None, analysis: Analysis) -> Part:
     return Part(name, document, _tensors(analysis), _rows(analysis))
 
 
-def _included(analysis: Analysis) -> dict[str, Aggregated]:
+def _included(analysis: Analysis) -> Mapping[str, Aggregated]:
     """All aggregates, or only those of a second pass that are included by name."""
     include = analysis.plan.include
     every = "diagnostics" in include
+    if every:
+        return analysis.diagnostics
     figures = analysis.diagnostics.items()
     return {n: f for n, f in figures if every or (n in INCLUDED and INCLUDED[n].include in include)}
 
@@ -115,6 +117,8 @@ def _mask(analysis: Analysis) -> dict[str, Any]:
 
 def _aggregates(figures: Mapping[str, Aggregated], dtype: torch.dtype) -> dict[str, Any]:
     """All of them at once, as arrays: one by one they took longer than a small analysis."""
+    if isinstance(figures, Aggregates):
+        return _together(figures, dtype)
     columns = [
         c for figure in figures.values() for c in (figure.mean, figure.minimum, figure.maximum)
     ]
@@ -131,6 +135,20 @@ def _aggregates(figures: Mapping[str, Aggregated], dtype: torch.dtype) -> dict[s
         }
         for (name, figure), count in zip(figures.items(), rows, strict=True)
     }
+
+
+def _together(figures: Aggregates, dtype: torch.dtype) -> dict[str, Any]:
+    """As they are held: no tensor of each is made."""
+    exact = in_dtype(torch.from_numpy(figures.figures), dtype).numpy()
+    written = {
+        name: {"unit": unit, "mean": mean, "min": low, "max": high, "rows": rows}
+        for (name, unit), mean, low, high, rows in zip(
+            figures.units.items(), *exact, figures.rows, strict=True
+        )
+    }
+    for name, reason in figures.reasons.items():
+        written[name]["reason"] = reason
+    return written
 
 
 def in_dtype(exact: Tensor, dtype: torch.dtype) -> Tensor:

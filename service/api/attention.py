@@ -15,6 +15,7 @@ from service.api.documentation import BINARY, TEXT, problems, request_body
 from service.api.mechanism_pages import described_attention
 from service.api.negotiation import answer_encoding, refuse_unknown_parameters
 from service.api.receiving import Received, common, received
+from service.api.small import small_answer, small_body
 from service.api.state import State, state_of
 from service.api.viewing import (
     BATCH,
@@ -80,13 +81,16 @@ async def analyse_attention(
     view = view_of(http, accept, gallery.View(batch, head, theme, accept))
     given = await received(http, request=request)
     series = given.series
-    job = await series.code(lambda: _admitted(given, state, accept, request, view))
+    job = await series.code(
+        lambda: _admitted(given, state, accept, request, view),
+        small=small_body(given.body, given.encoding),
+    )
     given.stay.hold(job.estimate.peak_bytes + drawing_bytes(view))
     device, timed = await computed(http, job, series)
     if view is not None:
         return await drawn(http, view, lambda: gallery.attention(timed.result, view), series)
     said = common(http, device, timed)
-    content = await series.code(lambda: write(job, timed.result, said))
+    content = await series.code(lambda: write(job, timed.result, said), small=small_answer(job))
     return answered(http, content, job.accept)
 
 

@@ -19,6 +19,7 @@ from service.api.computing import computed
 from service.api.documentation import BINARY, problems, request_body
 from service.api.open_inference_models import TAG, model_of, on_model
 from service.api.receiving_inference import HEADER_LENGTH, ReceivedInference, received_inference
+from service.api.small import small_answer, small_inference
 from service.api.state import State, state_of
 from service.diagnostics import DIAGNOSTICS
 from service.encodings import JSON, OCTETS
@@ -75,13 +76,19 @@ async def oip_infer(
     with _counted(state, model, clock):
         given = await received_inference(http, state)
         clock.lap()
-        inference, job = await given.series.code(lambda: _admitted(given, model, state))
+        inference, job = await given.series.code(
+            lambda: _admitted(given, model, state),
+            small=small_inference(given.body, given.header_length),
+        )
         clock.lap("compute_input")
         given.stay.hold(job.estimate.peak_bytes)
         series = given.series.within(inference.timeout_s)
         analysis = await _computed(http, inference, job, series, clock)
         coding = answer_coding(http.headers)
-        written = await series.code(lambda: _written(inference, analysis, coding))
+        written = await series.code(
+            lambda: _written(inference, analysis, coding),
+            small=coding is None and small_answer(job),
+        )
         clock.lap("compute_output")
     return _answered(http, written, coding)
 

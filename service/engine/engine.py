@@ -100,14 +100,19 @@ class Engine:
         if not self.ready:
             raise Draining("the service is starting or stopping")
 
-    async def code(self, work: Callable[[], Result], stay: Stay, ticket: Ticket) -> Result:
-        """Parse or write off the event loop.
+    async def code(
+        self, work: Callable[[], Result], stay: Stay, ticket: Ticket, *, small: bool = False
+    ) -> Result:
+        """Parse or write: off the event loop, but for what is done before a thread would begin.
 
         Raises:
             Draining: the service is starting or stopping.
             DeadlineExceeded: it did not end in time.
         """
         self._refuse_unless_ready()
+        if small:
+            ticket.checkpoint()
+            return work()
         return await _in_time(self._coding.submit(copy_context().run, work), stay, ticket)
 
     def series(self, stay: Stay, *, timeout_s: float | None = None) -> "Series":
@@ -181,14 +186,14 @@ class Series:
         ticket = Ticket(self._stay.began + timeout_s, f"the request allows {timeout_s:g} s")
         return Series(self._engine, self._stay, ticket)
 
-    async def code(self, work: Callable[[], Result]) -> Result:
-        """Parse or write, off the event loop.
+    async def code(self, work: Callable[[], Result], *, small: bool = False) -> Result:
+        """Parse or write, off the event loop unless that is quickly done.
 
         Raises:
             Draining: the service is starting or stopping.
             DeadlineExceeded: it did not end in time.
         """
-        return await self._engine.code(work, self._stay, self.ticket)
+        return await self._engine.code(work, self._stay, self.ticket, small=small)
 
     async def compute(
         self, work: Work[Any, Result], device: torch.device | None = None
