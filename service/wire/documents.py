@@ -23,8 +23,7 @@ def parse(body: bytes | bytearray, settings: Settings, advice: str = ADVICE) -> 
         Malformed: not JSON (NaN and Infinity are not), not an object, or a key given twice.
         LimitExceeded: nested too deeply.
     """
-    values = body.count(b",") + 1
-    within(settings, "max_json_values", values, "the body, in values", advice)
+    within_values(body, settings, advice)
     try:
         document = _loads(body)
     except orjson.JSONDecodeError as error:
@@ -37,6 +36,17 @@ def parse(body: bytes | bytearray, settings: Settings, advice: str = ADVICE) -> 
         raise Malformed(f"expected a JSON object; found {_kind(document)}")
     _refuse_duplicates(body, document, settings)
     return document
+
+
+def within_values(body: bytes | bytearray, settings: Settings, advice: str = ADVICE) -> int:
+    """How many values a body holds at most, once compared with its bound.
+
+    Raises:
+        LimitExceeded: it is more.
+    """
+    values = body.count(b",") + 1
+    within(settings, "max_json_values", values, "the body, in values", advice)
+    return values
 
 
 def parse_request(

@@ -14,6 +14,7 @@ from torch import Tensor
 from schemas.tensors import Role, TensorReader
 from service.limits import within
 from service.settings import Settings
+from service.wire.json_numbers import Numbers
 
 MOST_AXES = 4
 _PIECE = 2**17
@@ -52,6 +53,8 @@ def reader(settings: Settings) -> TensorReader:
     def read(value: object, role: Role) -> object:
         if isinstance(value, Tensor):
             return _checked_dtype(value, role)
+        if isinstance(value, Numbers):
+            return _of_numbers(value, role, settings)
         if isinstance(value, list):
             flat, shape = flatten(value, role, settings)
             dtype = {"boolean": "bool", "integer": "int64"}.get(role, "float32")
@@ -208,6 +211,8 @@ def _read_flat(value: dict[str, Any], role: Role, settings: Settings) -> Tensor:
             "tensor_dtype", "expected dtype {expected}", expected=" or ".join(_DTYPES[role])
         )
     data = value["data"]
+    if isinstance(data, Numbers) and data.flat.size == math.prod(shape) and len(data.shape) == 1:
+        return _from_numbers(data.flat, shape, dtype)
     if isinstance(data, str):
         return _from_base64(data, shape, dtype)
     if not isinstance(data, list):
@@ -222,6 +227,23 @@ def _read_flat(value: dict[str, Any], role: Role, settings: Settings) -> Tensor:
         )
     _refuse_elements(data, _kinds(data), role, (len(data),))
     return _build(data, shape, dtype)
+
+
+def _of_numbers(value: Numbers, role: Role, settings: Settings) -> Tensor:
+    """A nested list that was read without lists; one that is wrong is read again as lists."""
+    if role not in ("number", "number_or_forbidden"):
+        raise _error("tensor_element", "expected {words}", words=_WORDS[role])
+    within(settings, "max_elements", value.flat.size, "a tensor, in elements")
+    return _from_numbers(value.flat, value.shape, "float32")
+
+
+def _from_numbers(
+    flat: "np.ndarray[Any, np.dtype[np.float64]]", shape: tuple[int, ...], dtype: str
+) -> Tensor:
+    wide = torch.from_numpy(flat)
+    tensor = wide.to(_TORCH[dtype], copy=True).view(shape)
+    _refuse_overflow(wide, tensor, dtype, forbidden=False)
+    return tensor
 
 
 def _shape(given: object, settings: Settings) -> tuple[int, ...]:

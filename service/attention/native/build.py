@@ -60,12 +60,14 @@ def build(compiler: str) -> None:
     if platform.machine().lower() in ("x86_64", "amd64"):
         variants |= _X86
     with TemporaryDirectory() as folder:
-        objects = [Path(folder, f"{name}.o") for name in (*variants, "products", "library")]
+        objects = [
+            Path(folder, f"{name}.o") for name in (*variants, "products", "numbers", "library")
+        ]
         commands = [
             [f"-DINSTRUCTION_SET=with_{name}", *flags.split(), "-c", str(HERE / "variant.cpp")]
             for name, flags in variants.items()
         ]
-        commands.append(["-c", str(HERE / "products.cpp")])
+        commands += [["-c", str(HERE / f"{name}.cpp")] for name in ("products", "numbers")]
         commands.append([f'-DSOURCES="{fingerprint()}"', "-c", str(HERE / "library.cpp")])
         _all_at_once(
             [

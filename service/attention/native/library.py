@@ -1,13 +1,15 @@
 """Loading the compiled pass, and calling it."""
 
-from ctypes import CDLL, byref, c_char_p, c_int64, c_void_p, cast, sizeof
+from ctypes import CDLL, addressof, byref, c_char, c_char_p, c_int64, c_void_p, cast, sizeof
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from service.attention.native.sources import LIBRARY, fingerprint
-from service.attention.native.structures import Job
+from service.attention.native.structures import Job, JsonArray
 
 
 class Absent(Exception):
@@ -22,6 +24,11 @@ class Native:
         self._run.argtypes, self._run.restype = [c_void_p, c_int64, c_int64], c_int64
         self._use = library.attention_use
         self._use.argtypes, self._use.restype = [c_char_p], c_char_p
+        self._arrays = library.json_arrays
+        self._arrays.restype = c_int64
+        self._arrays.argtypes = [
+            *(c_void_p, c_int64, c_int64, c_void_p, c_int64, c_void_p, c_int64),
+        ]
         self.instructions = self.use(None)
         """The instruction set in use: the widest that this processor has."""
 
@@ -48,6 +55,17 @@ class Native:
         if left < 0:
             raise MemoryError
         return bool(left)
+
+    def arrays(
+        self, text: memoryview, numbers: "np.ndarray[Any, Any]", *, least: int, most: int
+    ) -> list[JsonArray]:
+        """Regular arrays of numbers in JSON text, the numbers one after another in float64."""
+        found = (JsonArray * most)()
+        place = addressof(c_char.from_buffer(text))
+        count = self._arrays(
+            place, len(text), least, found, most, numbers.ctypes.data, numbers.size
+        )
+        return list(found[:count])
 
 
 @cache

@@ -46,6 +46,16 @@ class Matrix(Structure):
     _fields_: ClassVar = [("data", c_void_p), ("kind", c_int64)]
 
 
+class JsonArray(Structure):
+    """Where an array of numbers stands in a text, its extents, and where its numbers begin."""
+
+    _fields_: ClassVar = [
+        *((name, c_int64) for name in ("start", "stop", "axes")),
+        ("shape", c_int64 * 4),
+        *((name, c_int64) for name in ("first", "count")),
+    ]
+
+
 _EXTENTS = ("batch", "heads", "kv_heads", "queries", "keys", "d_k", "d_v")
 _CHOICES = ("query_block", "key_block", "kind", "statistics", "moments")
 

@@ -1,0 +1,188 @@
+"""Arrays of numbers read without lists are those that lists would give, and nothing else is."""
+
+import json
+
+import numpy as np
+import orjson
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.attention import AttentionRequest
+from service.attention.native import library
+from service.errors import ServiceError
+from service.settings import Settings
+from service.wire import json_call, json_numbers
+from service.wire.json_numbers import Numbers, document_of
+from tests.builders import normal, same_bytes
+
+SETTINGS = Settings()
+NUMBERS = list(range(300))
+
+
+@pytest.fixture(autouse=True)
+def native():
+    if library.available() is None:
+        pytest.skip("the compiled library is not built here")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Arrays of any size are read in this way."""
+    monkeypatch.setattr(json_numbers, "_LEAST_BYTES", 1)
+    monkeypatch.setattr(json_numbers, "_LEAST_NUMBERS", 1)
+
+
+def read(text):
+    """The first field of an object, as it is read here."""
+    document = document_of(bytearray(b'{"a":' + text.encode() + b"}"), SETTINGS)
+    return None if document is None else document["a"]
+
+
+@given(st.lists(st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(
+    -(2**70), 2**70)), min_size=1, max_size=20))  # fmt: skip
+def test_every_number_is_read_to_its_last_bit(values):
+    """As orjson reads it, then as float64."""
+    text = json.dumps(values)
+    found = read(text)
+    expected = np.array([float(x) for x in orjson.loads(text)])
+    assert isinstance(found, Numbers)
+    assert found.flat.tobytes() == expected.tobytes()
+    assert found.shape == (len(values),)
+
+
+@pytest.mark.parametrize("number", ["-0", "-0.0", "0", "1e5", "1E+5", "2.5e-3", "1e-400", "0e0",
+                                    "123456789012345678901234567890", "5e-324"])  # fmt: skip
+def test_the_forms_of_a_number(number):
+    """Zero keeps its sign where JSON gives it one."""
+    found = read(f"[ {number} ,\n{number}\t]")
+    expected = float(orjson.loads(number))
+    if isinstance(found, Numbers):
+        assert found.flat.tobytes() == np.array([expected] * 2).tobytes()
+    else:
+        # What leaves float64 on either side is left to the parser of everything.
+        assert found is None or found == [expected] * 2
+
+
+BAD = [*("01", "+1", ".5", "1.", "1e", "--1", "0x1", "1_000", "NaN", "Infinity", "-", "1 2", "1,"),
+       *(",1", "1e400", "null", "true", '"1"', "[]", "{}")]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_what_is_no_number_is_left_to_the_parser(bad):
+    """Nothing that JSON forbids is taken for an array of numbers."""
+    try:
+        found = read(f"[1,{bad}]")
+    except ServiceError:
+        return
+    assert not isinstance(found, Numbers)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (2, 3), (4, 1, 5), (2, 3, 1, 2)])
+def test_nested_arrays_have_the_shape_of_their_lists(shape):
+    """Up to four axes."""
+    expected = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    found = read(json.dumps(expected.tolist()))
+    assert found.shape == shape
+    assert np.array_equal(found.flat.reshape(shape), expected)
+
+
+@pytest.mark.parametrize("text", ["[[1,2],[3]]", "[[1],2]", "[1,[2]]", "[[[[[1]]]]]", "[[1,2],[]]",
+                                  "[[],[1]]", "[[[1]],[[1,2]]]", "[[1,2],[3,null]]"])  # fmt: skip
+def test_irregular_arrays_stay_lists(text):
+    """As the plain parser gives them, but for regular parts, which no validator takes."""
+    found = read(text)
+    assert not isinstance(found, Numbers)
+
+
+def test_strings_are_not_looked_into():
+    """An array written in a string is text."""
+    for text in ('"[1,2,3]"', '"\\"[1,2]"', '"\\\\"'):
+        assert read(text) is None
+
+
+def test_a_mark_cannot_be_guessed():
+    """What a caller writes as one is a string."""
+    body = bytearray(orjson.dumps({"a": NUMBERS, "b": "0" * 32 + "0"}))
+    document = document_of(body, SETTINGS)
+    assert isinstance(document["a"], Numbers)
+    assert document["b"] == "0" * 33
+
+
+def calls(document):
+    """What the request reads as: without lists, and with them."""
+    body = bytearray(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
+    with pytest.MonkeyPatch.context() as patch:
+        found = _outcome(body)
+        patch.setattr(library, "available", lambda: None)
+        return found, _outcome(body)
+
+
+def _outcome(body):
+    try:
+        ((_, request),) = json_call.decode(AttentionRequest, body, SETTINGS).requests
+    except ServiceError as error:
+        return type(error), str(error), getattr(error, "faults", ())
+    return request
+
+
+QUERY = normal(1, 2, 5, 8).numpy()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"query": QUERY, "key": QUERY, "value": QUERY},
+        {"query": QUERY[0].tolist(), "key": {"shape": [2, 5, 8], "data": QUERY.ravel().tolist()}},
+        {"query": {"shape": [80], "data": QUERY.ravel().tolist(), "dtype": "float64"}},
+        {"query": [[1e39, 1.0]]},
+        {"query": [[1, 2], [3]]},
+        {"query": [[1, None]]},
+        {"query": {"shape": [3], "data": [1.0, 2.0]}},
+        {"query": {"shape": [2], "data": [[1.0, 2.0]]}},
+        {"query": {"shape": [2, 2], "data": NUMBERS, "dtype": "int64"}},
+        {"query": "a"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {},
+        {"mask": {"bias": [[0.5] * 5] * 5}},
+        {"mask": {"key_lengths": [3]}},
+        {"mask": {"allowed": [[1] * 5] * 5}},
+        {"labels": {"key": NUMBERS}},
+        {"include": NUMBERS},
+        {"compute": NUMBERS},
+        {"unknown": NUMBERS},
+        {"inputs_": [{"a": NUMBERS}]},
+    ],
+    ids=str,
+)
+def test_a_request_reads_the_same_either_way(inputs, rest):
+    """Tensors to the last byte; what is wrong in the same words."""
+    found, expected = calls({"inputs": {"kind": "tensors", **inputs}, **rest})
+    if isinstance(expected, tuple):
+        assert found == expected
+        return
+    for name in ("query", "key", "value"):
+        have, want = getattr(found.inputs, name), getattr(expected.inputs, name)
+        assert (have is None) == (want is None)
+        assert have is None or same_bytes(have, want)
+    assert (found.mask.bias is None) == (expected.mask.bias is None)
+    if found.mask.bias is not None:
+        assert same_bytes(found.mask.bias, expected.mask.bias)
+
+
+def test_no_text_makes_the_reader_read_past_its_end():
+    """Every prefix of a text with strings, escapes and arrays."""
+    whole = b'{"a":[[1.5,-2e3],[0.25,4]],"b\\"[":"\\\\","c":[1,2,'
+    native = library.load()
+    for end in range(1, len(whole)):
+        flat = np.empty(20)
+        with memoryview(bytearray(whole[:end])) as text:
+            for array in native.arrays(text, flat, least=1, most=8):
+                assert 0 <= array.start < array.stop <= end
+                assert torch.isfinite(torch.from_numpy(flat[: array.count])).all()
