@@ -38,7 +38,9 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
     gradients = _harms(plan, taken, scored, attended, again, runtime)
     finish(plan, scored, attended)
     row_sums = _restore_weights(plan, taken, attended, masked=mask.members != ())
-    tallied = tally(plan, mask, scored, attended, again, given_sums=row_sums is not None)
+    tallied = tally(
+        plan, mask, scored, attended, again, given_sums=row_sums is not None, native=runtime.native
+    )
     analysis = conclude(plan, mask, scored, tallied, again, row_sums=row_sums, gradients=gradients)
     analysis.pass_name = runtime.pass_name
     if "theory" in plan.include:

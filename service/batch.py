@@ -116,7 +116,7 @@ def _shared(members: Sequence[_Member], runtime: Runtime) -> list[Analysis]:
     scored = score(plan, taken, mask, runtime)
     attended, again = attended_to(plan, mask, scored, runtime)
     finish(plan, scored, attended)
-    tallied = tally(plan, mask, scored, attended, again)
+    tallied = tally(plan, mask, scored, attended, again, native=runtime.native)
     sizes = [member.plan.shape.batch for member in members]
     analyses = [
         conclude(member.plan, member.mask, scored, own, revisited)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from service import domains, operands
 from service.attention.collected import Attended
+from service.attention.native.library import Native
 from service.attention.normalizing import FLUSHED
 from service.attention.second_pass import Revisited
 from service.diagnostics import DIAGNOSTICS, Rows
@@ -141,8 +142,9 @@ def tally(
     again: Revisited,
     *,
     given_sums: bool = False,
+    native: Native | None = None,
 ) -> Tally:
-    """Every figure of the rows: arithmetic on their statistics.
+    """Every figure of the rows: arithmetic on their statistics, by `native` where it is there.
 
     `given_sums`: the weights were given, so that a weight of 0 may stand at a key that is seen.
     """
@@ -171,7 +173,7 @@ def tally(
     offered = offer(
         plan.request.inputs.kind, plan.normalizer.description.name, hidden=bool(material.figures)
     )
-    return _figured(plan, material, offered, further, counts, tensors)
+    return _figured(plan, material, offered, further, counts, tensors, native)
 
 
 def _figured(
@@ -181,9 +183,11 @@ def _figured(
     further: dict[str, Tensor],
     counts: Figures,
     tensors: dict[str, Tensor],
+    native: Native | None,
 ) -> Tally:
     """With every diagnostic, undefined with a reason where it does not follow."""
-    summary = summarise(offered.members, material, keep="row_diagnostics" in plan.include)
+    keep = "row_diagnostics" in plan.include
+    summary = summarise(offered.members, material, keep=keep, native=native)
     own = offered.aggregates(summary.sums)
     diagnostics = own
     if further:

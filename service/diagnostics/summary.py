@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.attention.normalizing import Weighing
+from service.attention.native.library import Native
+from service.attention.normalizing import Exponential, Weighing
 from service.attention.statistics import RowStatistics
 from service.diagnostics.aggregate import Numbers, Sums
 from service.diagnostics.base import Diagnostic, compute, evaluate_into, undefine
+from service.diagnostics.compiled import summarise as summarise_compiled
 from service.diagnostics.rows import Columns, Figures, Rows, rows_of
 from service.diagnostics.verdict import MARKS, mark_regimes
 
@@ -60,6 +62,12 @@ class Material:
     def lead(self) -> tuple[int, ...]:
         """Batch, heads and N."""
         return self.columns.visible.shape
+
+    @property
+    def plain(self) -> bool:
+        """Whether they are rows of a softmax, and nothing came with their scores."""
+        exponential = isinstance(self.weighing, Exponential) and self.weighing.null_weight == 0
+        return exponential and self.weight_sums is None and not self.figures
 
     def rows(self) -> Rows:
         """What follows from all of them."""
@@ -156,8 +164,23 @@ class Summary:
     figures: Figures | None
 
 
-def summarise(members: Sequence[Diagnostic], material: Material, *, keep: bool) -> Summary:
-    """Compute the members over all rows, aggregate them, and count the rows in each regime."""
+def summarise(
+    members: Sequence[Diagnostic],
+    material: Material,
+    *,
+    keep: bool,
+    native: Native | None = None,
+) -> Summary:
+    """Compute the members over all rows, aggregate them, and count the rows in each regime.
+
+    `native` does it where the rows are a softmax's.
+    """
+    if native is not None and material.plain:
+        compiled = summarise_compiled(
+            native, members, material.columns, scale=material.scale, keep=keep
+        )
+        if compiled is not None:
+            return _summary(members, *compiled, material.lead[:-1])
     *outer, _ = material.lead
     places = {member.name: place for place, member in enumerate(members)}
     own, regime = len(members), None
@@ -178,12 +201,20 @@ def summarise(members: Sequence[Diagnostic], material: Material, *, keep: bool) 
             break
         found = Sums.empty(count, math.prod(outer)) if found is None else found
         found.add(part, heads)
-    sums = (found or Sums.empty(count, *outer)).reshape((-1, *outer))
-    regimes = None
-    if regime is not None:
+    sums = found or Sums.empty(count, *outer)
+    return _summary(members, sums, None if kept is None else kept[:own], tuple(outer))
+
+
+def _summary(
+    members: Sequence[Diagnostic], sums: Sums, figures: Figures | None, outer: tuple[int, ...]
+) -> Summary:
+    """With the rows in each regime, whose marks are summed after the members."""
+    sums, own, regimes = sums.reshape((-1, *outer)), len(members), None
+    if len(sums.total) > own:
+        (place,) = (i for i, m in enumerate(members) if m.name == "normalized_entropy")
         regimes = np.empty((MARKS + 1, *outer), dtype=np.int64)
-        regimes[:MARKS], regimes[MARKS] = sums.total[own:], sums.rows[regime[1]]
-    return Summary(sums, regimes, None if kept is None else kept[:own])
+        regimes[:MARKS], regimes[MARKS] = sums.total[own:], sums.rows[place]
+    return Summary(sums, regimes, figures)
 
 
 def _write(members: Sequence[Diagnostic], rows: Rows, figures: Figures) -> None:

@@ -105,8 +105,8 @@ def test_the_passes_agree(seed, queries, keys, size, shift, softcap, block):
             mechanism={"softcap": softcap, "scale": 0.5},
             include=["output", "row_diagnostics"],
         )
-    # Logits of size s are known to s · 1e-7, and weights move by as much.
-    noise = max(1.0, float(eager["logit_max_abs"].abs().max())) * 3e-6
+    # Scores of size s are known to s · 1e-7, and weights move by as much.
+    noise = max(1.0, float(eager["score_max_abs"].abs().max())) * 3e-6
     for name, expected in eager.items():
         if name == "argmax":
             continue

@@ -64,7 +64,11 @@ def build(compiler: str) -> None:
             Path(folder, f"{name}.o") for name in (*variants, "products", "numbers", "library")
         ]
         commands = [
-            [f"-DINSTRUCTION_SET=with_{name}", *flags.split(), "-c", str(HERE / "variant.cpp")]
+            [
+                *(f"-DINSTRUCTION_SET=with_{name}", f"-DSUMMARY=summary_{name}"),
+                *flags.split(),
+                *("-c", str(HERE / "variant.cpp")),
+            ]
             for name, flags in variants.items()
         ]
         commands += [["-c", str(HERE / f"{name}.cpp")] for name in ("products", "numbers")]

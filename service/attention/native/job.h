@@ -59,6 +59,28 @@ enum Column {
   OVERFLOWED, UNDERFLOWED, SCORE_MEAN, SCORE_SQUARES, SCORE_MAX_ABS, COLUMNS
 };
 
+// The order in which figures of rows are computed: structures.py names them in the same one.
+enum Figure {
+  VISIBLE_KEYS, ARG_MAX, LSE, ENTROPY, NORMALIZED_ENTROPY, EFFECTIVE_KEYS, PARTICIPATION_RATIO,
+  MAX_WEIGHT, LOGIT_GAP, LOGIT_MEAN, LOGIT_VARIANCE, LOGIT_MAX, LOGIT_MIN, LOGIT_MAX_ABS,
+  SATURATION_INDEX, SCORE_MEAN_, SCORE_VARIANCE, SCORE_MAX_ABS_, JACOBIAN_TRACE,
+  JACOBIAN_FROBENIUS, JACOBIAN_SPECTRAL_LOWER, JACOBIAN_SPECTRAL_UPPER, LOGIT_VARIANCE_UNDER_P,
+  FIGURES
+};
+constexpr int MARKS = 3;
+
+// What is to be summed of the figures of rows; all arrays (…, heads), `heads` those of all items.
+struct Summary {
+  int64_t heads, queries;
+  double scale;  // scores are logits over it; NaN: they were collected
+  double saturated, sharp, diffuse;
+  const int64_t* least;   // visible keys that each figure takes to be defined
+  const double* columns;  // (COLUMNS, heads, queries)
+  double *total, *lowest, *highest;  // (FIGURES + MARKS, heads)
+  int64_t* rows;
+  double* figures;  // (FIGURES, heads, queries), or null
+};
+
 void use_products(void* singles, void* doubles);
 
 // Row-major products: out (rows, keys) = left (rows, d) right (keys, d)^T, and

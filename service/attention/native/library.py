@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from service.attention.native.sources import LIBRARY, fingerprint
-from service.attention.native.structures import Job, JsonArray
+from service.attention.native.structures import Job, JsonArray, Summary
 
 
 class Absent(Exception):
@@ -29,6 +29,8 @@ class Native:
         self._arrays.argtypes = [
             *(c_void_p, c_int64, c_int64, c_void_p, c_int64, c_void_p, c_int64),
         ]
+        self._summary = library.attention_summary
+        self._summary.argtypes, self._summary.restype = [c_void_p], None
         self.instructions = self.use(None)
         """The instruction set in use: the widest that this processor has."""
 
@@ -55,6 +57,10 @@ class Native:
         if left < 0:
             raise MemoryError
         return bool(left)
+
+    def summarise(self, summary: Summary) -> None:
+        """Compute and sum the figures of rows."""
+        self._summary(byref(summary))
 
     def arrays(
         self, text: memoryview, numbers: "np.ndarray[Any, Any]", *, least: int, most: int
@@ -83,7 +89,8 @@ def load() -> Native:
         raise Absent(f"it does not load: {error}") from error
     library.attention_sources.restype = c_char_p
     built = library.attention_sources().decode() == fingerprint()
-    if not built or library.attention_job_bytes() != sizeof(Job):
+    sizes = library.attention_job_bytes(), library.attention_summary_bytes()
+    if not built or sizes != (sizeof(Job), sizeof(Summary)):
         raise Absent("it was built from other sources; `make` builds it anew")
     singles, doubles = _products()
     library.attention_products.argtypes = [c_void_p, c_void_p]

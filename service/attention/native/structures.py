@@ -56,6 +56,27 @@ class JsonArray(Structure):
     ]
 
 
+FIGURES = (
+    *("visible_keys", "argmax", "lse", "entropy", "normalized_entropy", "effective_keys"),
+    *("participation_ratio", "max_weight", "logit_gap", "logit_mean", "logit_variance"),
+    *("logit_max", "logit_min", "logit_max_abs", "saturation_index", "score_mean"),
+    *("score_variance", "score_max_abs", "jacobian_trace", "jacobian_frobenius"),
+    *("jacobian_spectral_lower", "jacobian_spectral_upper", "logit_variance_under_p"),
+)
+"""The figures of rows in the order they are computed in."""
+
+
+class Summary(Structure):
+    """What is to be summed of the figures of rows."""
+
+    _fields_: ClassVar = [
+        *((name, c_int64) for name in ("heads", "queries")),
+        *((name, c_double) for name in ("scale", "saturated", "sharp", "diffuse")),
+        *((name, c_void_p) for name in ("least", "columns", "total", "lowest", "highest")),
+        *((name, c_void_p) for name in ("rows", "figures")),
+    ]
+
+
 _EXTENTS = ("batch", "heads", "kv_heads", "queries", "keys", "d_k", "d_v")
 _CHOICES = ("query_block", "key_block", "kind", "statistics", "moments")
 

@@ -1,2 +1,3 @@
-// Compiled once for each instruction set; INSTRUCTION_SET names the function.
+// Compiled once for each instruction set; INSTRUCTION_SET and SUMMARY name the functions.
 #include "pass.h"
+#include "summary.h"
