@@ -29,10 +29,10 @@ INLINE D root(D x) {
 }
 #endif
 
-// ln(1 + t) for t >= 0: u = 1 + t = 2^e f with f near 1, ln f = 2 atanh((f - 1)/(f + 1)) by its
+// ln(1 + t) for t >= 0, `inverse` 1/(1 + t): u = 1 + t = 2^e f with f near 1, ln f = 2 atanh((f - 1)/(f + 1)) by its
 // series, and what rounding u lost is t - (u - 1) over u.
-INLINE D log_one_plus(D t) {
-  const D u = t + 1.0, lost = (t - (u - 1.0)) / u;
+INLINE D log_one_plus(D t, D inverse) {
+  const D u = t + 1.0, lost = (t - (u - 1.0)) * inverse;
   const DMask raw = reinterpret_cast<DMask>(u);
   // 0x3fe6a09e… are the high bits of sqrt(1/2): f is from there to sqrt(2).
   const DMask up = (raw - 0x3fe6a09e00000000ll) >> 52;
@@ -76,24 +76,30 @@ struct Figures {
   D of[FIGURES];
 };
 
-INLINE Figures figures_of(const D (&c)[COLUMNS], D n, D log_n, double scale) {
+// Of the keys a row sees: 1/n, 1/ln n and 1/sqrt(2 ln n), made once for rows that see as many.
+struct Keys {
+  D inverse, log_inverse, root_inverse;
+};
+
+INLINE Figures figures_of(const D (&c)[COLUMNS], const Keys& keys, double scale) {
   const D one = D{} + 1.0, zero = {};
   const D m = c[MAXIMUM], gap = m - c[SECOND];
   const D P = one / (one + c[TAIL]), rest = c[TAIL] * P;
   const D Q = c[TAIL2] * P * P, R = c[TAIL3] * P * P * P;
-  const D log_total = log_one_plus(c[TAIL]), entropy = log_total - c[GAP1] * P;
-  const D variance = c[SQUARES] / n;
+  const D log_total = log_one_plus(c[TAIL], P), entropy = log_total - c[GAP1] * P;
+  const D variance = c[SQUARES] * keys.inverse;
   const D size = larger(larger(m, -m), larger(c[MINIMUM], -c[MINIMUM]));
   const D leading = P * rest;
   const D inner = leading * leading + Q * (one + 2.0 * (P * P) + Q) - 2.0 * R;
   const bool follows = scale == scale;
+  const double unscale = 1 / scale;
   Figures found;
   D* f = found.of;
   f[VISIBLE_KEYS] = c[VISIBLE];
   f[ARG_MAX] = c[ARGMAX];
   f[LSE] = m + log_total;
   f[ENTROPY] = entropy;
-  f[NORMALIZED_ENTROPY] = entropy / log_n;
+  f[NORMALIZED_ENTROPY] = entropy * keys.log_inverse;
   f[EFFECTIVE_KEYS] = exponential_of(entropy);
   f[PARTICIPATION_RATIO] = one / (P * P + Q);
   f[MAX_WEIGHT] = P;
@@ -103,20 +109,30 @@ INLINE Figures figures_of(const D (&c)[COLUMNS], D n, D log_n, double scale) {
   f[LOGIT_MAX] = m;
   f[LOGIT_MIN] = c[MINIMUM];
   f[LOGIT_MAX_ABS] = size;
-  f[SATURATION_INDEX] = root(variance / (2.0 * log_n));
-  f[SCORE_MEAN_] = follows ? c[MEAN] / scale : c[SCORE_MEAN];
-  f[SCORE_VARIANCE] = follows ? variance / scale / scale : c[SCORE_SQUARES] / n;
-  f[SCORE_MAX_ABS_] = follows ? size / std::fabs(scale) : c[SCORE_MAX_ABS];
+  f[SATURATION_INDEX] = root(variance) * keys.root_inverse;
+  f[SCORE_MEAN_] = follows ? c[MEAN] * unscale : c[SCORE_MEAN];
+  f[SCORE_VARIANCE] = follows ? variance * unscale * unscale : c[SCORE_SQUARES] * keys.inverse;
+  f[SCORE_MAX_ABS_] = follows ? size * std::fabs(unscale) : c[SCORE_MAX_ABS];
   f[JACOBIAN_TRACE] = larger(rest * (one + P) - Q, zero);
   f[JACOBIAN_FROBENIUS] = root(larger(inner, zero));
   f[JACOBIAN_SPECTRAL_LOWER] = P * exponential_of(-gap);
   f[JACOBIAN_SPECTRAL_UPPER] = smaller(P, D{} + 0.5);
-  f[LOGIT_VARIANCE_UNDER_P] = c[SPREAD] / (one + c[TAIL]);
+  f[LOGIT_VARIANCE_UNDER_P] = c[SPREAD] * P;
   return found;
 }
 
 INLINE DMask finite(D x) {
   return larger(x, -x) <= std::numeric_limits<double>::max();
+}
+
+// Counts the rows in each regime among those that have one.
+INLINE void count(const Summary& job, const Figures& found, DMask regime, D* marks) {
+  const D evenness = found.of[NORMALIZED_ENTROPY], one = D{} + 1.0;
+  const DMask saturated = regime & (found.of[MAX_WEIGHT] >= job.saturated);
+  const DMask neither = regime & ~saturated;
+  marks[0] += saturated ? one : D{};
+  marks[1] += (neither & (evenness < job.sharp)) ? one : D{};
+  marks[2] += (neither & (evenness > job.diffuse)) ? one : D{};
 }
 
 // One head's rows, in their order.
@@ -127,7 +143,9 @@ void summarise_head(const Summary& job, int64_t head) {
   int64_t rows[FIGURES] = {};
   for (int k = 0; k < FIGURES; ++k) low[k] = D{} + infinite, high[k] = D{} - infinite;
   const int64_t all = job.heads * job.queries;
-  double last = -1, last_log = 0;
+  const double most_needed = *std::max_element(job.least, job.least + FIGURES);
+  D last = {};
+  Keys keys = {};
   for (int64_t i = 0; i < job.queries; i += DOUBLES) {
     const int64_t left = std::min<int64_t>(DOUBLES, job.queries - i);
     const DMask there = first<double>(left);
@@ -139,13 +157,29 @@ void summarise_head(const Summary& job, int64_t head) {
       else std::memcpy(&c[k], from, left * sizeof(double));
     }
     const D n = larger(c[VISIBLE], D{} + 1.0);
-    D log_n;
-    for (int l = 0; l < DOUBLES; ++l) {
-      if (n[l] != last) last = n[l], last_log = logarithms.of(last);
-      log_n[l] = last_log;
+    if (bits(n != last)) {
+      D log_n;
+      for (int l = 0; l < DOUBLES; ++l) log_n[l] = logarithms.of(n[l]);
+      keys = {1.0 / n, 1.0 / log_n, 1.0 / root(2.0 * log_n)};
+      last = n;
     }
-    Figures found = figures_of(c, n, log_n, job.scale);
+    Figures found = figures_of(c, keys, job.scale);
     const DMask sound = (c[OVERFLOWED] == 0.0) & there;
+    if (job.figures == nullptr && !bits(~(sound & (c[VISIBLE] >= most_needed)))) {
+      D whole = {};
+      for (int k = 0; k < FIGURES; ++k) whole += found.of[k];
+      if (!bits(~finite(whole))) {
+        // Every figure of these rows is defined.
+        for (int k = 0; k < FIGURES; ++k) {
+          sum[k] += found.of[k];
+          low[k] = smaller(low[k], found.of[k]);
+          high[k] = larger(high[k], found.of[k]);
+          rows[k] += DOUBLES;
+        }
+        count(job, found, sound, sum + FIGURES);
+        continue;
+      }
+    }
     found.of[ARG_MAX] = sound ? found.of[ARG_MAX] : D{} - 1.0;
     found.of[LSE] = sound ? found.of[LSE] : D{} + nan;
     for (int k = 0; k < FIGURES; ++k) {
@@ -165,15 +199,9 @@ void summarise_head(const Summary& job, int64_t head) {
         else std::memcpy(to, &shown, left * sizeof(double));
       }
     }
-    const D evenness = found.of[NORMALIZED_ENTROPY];
-    const DMask regime =
-        sound & (c[VISIBLE] >= double(job.least[NORMALIZED_ENTROPY])) & finite(evenness);
-    const DMask saturated = regime & (found.of[MAX_WEIGHT] >= job.saturated);
-    const DMask neither = regime & ~saturated;
-    const D one = D{} + 1.0;
-    sum[FIGURES] += saturated ? one : D{};
-    sum[FIGURES + 1] += (neither & (evenness < job.sharp)) ? one : D{};
-    sum[FIGURES + 2] += (neither & (evenness > job.diffuse)) ? one : D{};
+    const double least = static_cast<double>(job.least[NORMALIZED_ENTROPY]);
+    const DMask regime = sound & (c[VISIBLE] >= least) & finite(found.of[NORMALIZED_ENTROPY]);
+    count(job, found, regime, sum + FIGURES);
   }
   for (int k = 0; k < FIGURES + MARKS; ++k) {
     job.total[k * job.heads + head] = total<double>(sum[k]);
