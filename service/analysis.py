@@ -1,12 +1,16 @@
 """One analysis, from request to verdict: the story, top to bottom."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
-from schemas.inputs import WeightInputs
+from schemas.inputs import TensorInputs, WeightInputs
+from schemas.masks import Mask
 from service import operands
 from service.attention.collected import Attended, Precision
+from service.attention.normalizing import Exponential
 from service.attention.second_pass import Flips, Revisited, revisit
 from service.attention.streaming import attend
 from service.harms import Gradients, measure_gradients, perturb
@@ -33,8 +37,10 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
     Raises:
         NonFinite, Invalid, InvalidMask: what only the tensors themselves tell.
     """
-    taken, mask, scored = set_up(plan, runtime)
-    attended, again = attended_to(plan, mask, scored, runtime)
+    later = _tells_nonfinite(plan, runtime)
+    taken, mask, scored = set_up(plan, runtime, later=later)
+    doubt = partial(operands.refuse_nonfinite, plan.request.inputs) if later else None
+    attended, again = attended_to(plan, mask, scored, runtime, doubt=doubt)
     gradients = _harms(plan, taken, scored, attended, again, runtime)
     finish(plan, scored, attended)
     row_sums = _restore_weights(plan, taken, attended, masked=mask.members != ())
@@ -49,9 +55,14 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
 
 
 def attended_to(
-    plan: Plan, mask: ResolvedMask, scored: Scored, runtime: Runtime
+    plan: Plan,
+    mask: ResolvedMask,
+    scored: Scored,
+    runtime: Runtime,
+    *,
+    doubt: Callable[[], None] | None = None,
 ) -> tuple[Attended, Revisited]:
-    """The pass over all rows, and the second one where it is asked for."""
+    """The pass over all rows, and the second one where it is asked for; `doubt` as in `attend`."""
     attended = attend(
         scored.logits,
         scored.value,
@@ -63,22 +74,46 @@ def attended_to(
         workers=runtime.workers,
         checkpoint=runtime.checkpoint,
         native=runtime.native,
+        doubt=doubt,
     )
     return attended, _second(plan, scored, mask, attended, runtime)
 
 
-def set_up(plan: Plan, runtime: Runtime) -> tuple[Operands, ResolvedMask, Scored]:
+def _tells_nonfinite(plan: Plan, runtime: Runtime) -> bool:
+    """Whether NaN and infinity in any operand must show in what the compiled pass computes.
+
+    A look of its own at every operand takes a tenth of a small analysis. In a plain product of all
+    queries with all keys none can hide: each leaves a logit or an output that is not finite.
+    """
+    request = plan.request
+    plain = isinstance(request.inputs, TensorInputs) and request.mechanism.qk_norm == "none"
+    return (
+        plain
+        and request.compute.nonfinite == "refuse"
+        and runtime.pass_name == "native"
+        and plan.mechanism.scores_products(request.mechanism)
+        and isinstance(plan.normalizer, Exponential)
+        and "output" in plan.include
+        and request.mask == Mask()
+    )
+
+
+def set_up(
+    plan: Plan, runtime: Runtime, *, later: bool = False
+) -> tuple[Operands, ResolvedMask, Scored]:
     """All that comes before the pass: operands, masks, and the mechanism over them.
+
+    `later`: NaN and infinity are left to whoever looks at what comes out.
 
     Raises:
         NonFinite, Invalid, InvalidMask: what only the tensors themselves tell.
     """
-    taken, mask = placed(plan, runtime)
+    taken, mask = placed(plan, runtime, later=later)
     return taken, mask, score(plan, taken, mask, runtime)
 
 
-def placed(plan: Plan, runtime: Runtime) -> tuple[Operands, ResolvedMask]:
-    """Operands and masks, checked and on the device.
+def placed(plan: Plan, runtime: Runtime, *, later: bool = False) -> tuple[Operands, ResolvedMask]:
+    """Operands and masks, checked (but for NaN and infinity, where `later`) and on the device.
 
     Raises:
         NonFinite, InvalidMask: what only the tensors themselves tell.
@@ -90,6 +125,7 @@ def placed(plan: Plan, runtime: Runtime) -> tuple[Operands, ResolvedMask]:
         cast=compute.dtype,
         device=runtime.device,
         nonfinite=compute.nonfinite,
+        later=later,
     )
     taken = replace(taken, checkpoint=runtime.checkpoint)
     mask = resolve(request.mask, plan.shape, MASKS, dtype=plan.compute_dtype, device=runtime.device)

@@ -77,11 +77,18 @@ def compute_dtype(answer_dtype: torch.dtype) -> torch.dtype:
 
 
 def prepare(
-    inputs: AnyInputs, shape: Shape, *, cast: str | None, device: torch.device, nonfinite: str
+    inputs: AnyInputs,
+    shape: Shape,
+    *,
+    cast: str | None,
+    device: torch.device,
+    nonfinite: str,
+    later: bool = False,
 ) -> Operands:
     """Draw or take the tensors, refuse or count NaN and infinity, cast and place them.
 
-    `shape` is that of the inputs as they lie.
+    `shape` is that of the inputs as they lie; `later` leaves NaN and infinity to `refuse_nonfinite`
+    where no cast can make any.
 
     Raises:
         NonFinite: NaN or infinity, given or by the cast, where they are refused.
@@ -89,9 +96,10 @@ def prepare(
     answer_dtype, refuse = dtype_of(inputs, cast), nonfinite == "refuse"
     named = draw(inputs, shape) if isinstance(inputs, SeededInputs) else _named(inputs)
     drawn_finite = isinstance(inputs, SeededInputs) and _surely_finite(inputs, answer_dtype)
+    later = later and not any(_narrows(tensor, answer_dtype) for tensor in named.values())
     count = (
         0
-        if drawn_finite
+        if drawn_finite or later
         else sum(
             _count_nonfinite(name, tensor, refuse=refuse)
             + _count_overflow(name, tensor, answer_dtype, refuse=refuse)
@@ -112,6 +120,17 @@ def prepare(
         answer_dtype=answer_dtype,
         nonfinite=count,
     )
+
+
+def refuse_nonfinite(inputs: AnyInputs) -> None:
+    """Refuse NaN and infinity in what the caller gave.
+
+    Raises:
+        NonFinite: which tensor, how many, and where the first is.
+    """
+    named = {} if isinstance(inputs, SeededInputs) else _named(inputs)
+    for name, tensor in named.items():
+        _count_nonfinite(name, tensor, refuse=True)
 
 
 def _place(tensor: Tensor, answer_dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -172,9 +191,9 @@ def _count_nonfinite(name: str, tensor: Tensor, *, refuse: bool) -> int:
 
 def _count_overflow(name: str, tensor: Tensor, dtype: torch.dtype, *, refuse: bool) -> int:
     """Count the finite numbers that the cast to `dtype` would turn into infinities."""
-    largest = torch.finfo(dtype).max
-    if largest >= torch.finfo(tensor.dtype).max:
+    if not _narrows(tensor, dtype):
         return 0
+    largest = torch.finfo(dtype).max
     lost = torch.isfinite(tensor) & ~torch.isfinite(tensor.to(dtype))
     count = int(lost.sum())
     if count and refuse:
@@ -186,6 +205,11 @@ def _count_overflow(name: str, tensor: Tensor, dtype: torch.dtype, *, refuse: bo
             pointer="/compute/dtype",
         )
     return count
+
+
+def _narrows(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a cast could turn a finite number into infinity."""
+    return torch.finfo(dtype).max < torch.finfo(tensor.dtype).max
 
 
 def check_weights(weights: Tensor) -> None:

@@ -53,6 +53,7 @@ def attend(
     workers: Workers,
     checkpoint: Checkpoint = lambda: None,
     native: Native | None = None,
+    doubt: Callable[[], None] | None = None,
 ) -> Attended:
     """Run the pass over all rows.
 
@@ -67,6 +68,7 @@ def attend(
         workers: the threads that share the units.
         checkpoint: called between units.
         native: the compiled pass, where it is to be used.
+        doubt: called before anything that is not finite is computed with; raises if it need not be.
 
     Returns:
         Output and statistics, and the matrices that are wanted.
@@ -76,6 +78,8 @@ def attend(
     if fused is not None:
         job.collect(blocks=True, filled=False)
         given_back = fused.run(job.into, workers, checkpoint)
+        if given_back and doubt is not None:
+            doubt()
         units = chain.from_iterable(smaller(u, key_block=job.key_block) for u in given_back)
         workers.run(units, job.work, alone=not given_back)
         return job.into.result()
