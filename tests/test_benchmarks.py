@@ -13,12 +13,23 @@ from service.runtime import Runtime
 
 
 def test_a_row_of_the_table_is_measured_after_a_check_against_float64() -> None:
-    """One row has the shape, the floor, three ratios and the speed-up."""
+    """The floor and the ratios of every way, by each pass that is here."""
     runtime = Runtime(torch.device("cpu"), Workers(1))
-    row = core.measure((1, 2, 11, 5), runtime, threads=1, rounds=3)
-    assert row.startswith("| 1×2×11×5 |")
-    assert row.count("|") == 7
-    assert "–)" not in row
+    cells = core.measure((1, 2, 11, 5), runtime, threads=1, rounds=3)
+    assert {"floor", "formula", "naive", *core.passes(runtime)} == cells.keys()
+    assert all(cells[name].low <= cells[name].median for name in core.passes(runtime))
+
+
+def test_the_core_benchmark_prints_a_row_for_each_shape_and_option() -> None:
+    """With the mean of the large shapes, and the formula beside the options."""
+    runtime = Runtime(torch.device("cpu"), Workers(1))
+    rows = core.table((core.SMALL, (1, 2, 12, 8)), runtime, threads=1, rounds=3)
+    assert [row.split(" |")[0] for row in rows[:2]] == ["| 1×8×10×64", "| 1×2×12×8"]
+    assert rows[-1].startswith("| geometric mean")
+    assert rows[-1].count("|") == 7
+    options = core.option_rows((1, 2, 12, 8), runtime, threads=1, rounds=3)
+    assert len(options) == len(core.options((1, 2, 12, 8))) + 2
+    assert "12 × 12" in core.longest(runtime, 12)
 
 
 def test_the_ratio_is_the_median_of_paired_ratios_within_its_interval() -> None:
