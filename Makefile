@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: serve test stress image-test lint format bench demo docs lock clean
+.PHONY: serve test stress image-test lint format bench bench-peers demo docs lock clean
 
 serve: .venv/.native
 	$(BIN)/python -m service
@@ -38,8 +38,16 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Core, family, and the service beside its peers, those that are installed: half an hour.
+# BENCH=--write keeps the service's tables in docs/benchmarks.json, for `python -m docs.benchmarks`.
 bench: .venv/.dev .venv/.native
 	$(BIN)/python -m benchmarks.core
+	$(BIN)/python -m benchmarks.family
+	$(BIN)/python -m benchmarks.serving $(BENCH)
+
+# The peers, each in an environment of its own in .bench: or some, PEERS="fastapi pytriton".
+bench-peers: .venv/.dev
+	TORCH_INDEX='$(TORCH_INDEX)' $(BIN)/python -m benchmarks.peers install $(PEERS)
 
 demo: .venv/.dev .venv/.native
 	$(BIN)/python -m examples.demo

@@ -1,19 +1,20 @@
 """Load from `wrk` (Debian's package), which measures the server and not itself."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 _SCRIPT = """
 wrk.method = "POST"
 local file = io.open(%s, "rb")
 wrk.body = file:read("*a")
-wrk.headers["Content-Type"] = %s
-wrk.headers["Accept"] = %s
 """
 
 
@@ -34,6 +35,7 @@ def load(
     seconds: float,
     content_type: str = "application/json",
     accept: str = "application/json",
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Measured:
     """Post the same body over and over on so many connections.
 
@@ -46,10 +48,12 @@ def load(
     with tempfile.TemporaryDirectory() as folder:
         posted, script = Path(folder, "body"), Path(folder, "post.lua")
         posted.write_bytes(body)
-        script.write_text(_SCRIPT % tuple(map(json.dumps, (str(posted), content_type, accept))))
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency"]
+        named = {"Content-Type": content_type, "Accept": accept, **headers}
+        lines = [f"wrk.headers[{json.dumps(n)}] = {json.dumps(v)}\n" for n, v in named.items()]
+        script.write_text(_SCRIPT % json.dumps(str(posted)) + "".join(lines))
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", "--latency"]
         told = subprocess.run(
-            [*command, "--timeout", "30s", "-s", str(script), url],
+            [*command, "--timeout", "60s", "-s", str(script), url],
             check=True,
             capture_output=True,
             text=True,

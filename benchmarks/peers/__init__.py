@@ -1,0 +1,1 @@
+"""Servers that do the same job, each as its own project's documentation recommends."""

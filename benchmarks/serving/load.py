@@ -1,0 +1,132 @@
+"""Requests a second of every way to ask every contender, in interleaved rounds."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+
+from benchmarks.serving.cases import CASES, Case, check
+from benchmarks.serving.contenders import Contender
+from benchmarks.serving.process import Process
+from benchmarks.serving.requests import Request, ask
+from benchmarks.wrk import load
+
+Key = tuple[str, str, str]
+_TWICE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One way to ask one contender for one case."""
+
+    contender: Contender
+    way: str
+    case: Case
+    request: Request
+
+    @property
+    def key(self) -> Key:
+        """Contender, way and case."""
+        return self.contender.name, self.way, self.case.name
+
+    @property
+    def refused(self) -> bool:
+        """Whether the answer is a refusal, which is looked at once and not measured."""
+        return self.request.expects != 200
+
+
+def lanes(contender: Contender, cases: str) -> Iterator[Lane]:
+    """Every case that it can be asked for, each way."""
+    for way, asked in contender.ways.items():
+        for case in CASES:
+            if case.name in asked and case.name in cases:
+                yield Lane(contender, way, case, asked[case.name](case))
+
+
+def checked(lane: Lane, process: Process) -> float:
+    """Ask twice, check the answer, of a refusal that it tells of binary; seconds of the second."""
+    ask(process.port, lane.request)
+    answer = ask(process.port, lane.request)
+    if lane.refused:
+        assert b"safetensors" in answer.body, answer.body
+    elif lane.request.read is not None:
+        check(lane.case, lane.request.read(answer))
+    return answer.seconds
+
+
+def speed(lane: Lane, process: Process, connections: int, seconds: float, alone: float) -> float:
+    """Requests a second.
+
+    Where so many requests would not be through twice in the time given, one connection is kept
+    busy instead, and its median latency counts: these servers compute one after the other anyway,
+    and what wrk leaves behind unanswered would be most of it.
+
+    Raises:
+        RuntimeError: a request failed.
+    """
+    slow = alone * connections * _TWICE > seconds
+    measured = load(
+        f"http://127.0.0.1:{process.port}{lane.request.path}",
+        lane.request.body,
+        connections=1 if slow else connections,
+        seconds=max(seconds, (_TWICE + 0.5) * alone),
+        headers=lane.request.headers,
+    )
+    if measured.failed:
+        message = f"{measured.failed} requests failed"
+        raise RuntimeError(message)
+    return 1e3 / measured.median_ms if slow else measured.per_second
+
+
+class Rounds:
+    """Interleaved rounds over servers that are all up; one at a time, the others stand still.
+
+    All stay up, so that the pairs of a case lie within a minute of each other; those that wait are
+    stopped by signal, since Ray alone takes 8 % of a core while nobody asks.
+    """
+
+    def __init__(self, processes: Mapping[str, Process], asked: Sequence[Lane]) -> None:
+        self._processes = processes
+        self._asked = list(asked)
+        self.failed: dict[Key, str] = {}
+        self._alone: dict[Key, float] = {}
+        for process in processes.values():
+            process.hold()
+        for lane in self._asked:
+            self._one(
+                lane, lambda lane, process: self._alone.update({lane.key: checked(lane, process)})
+            )
+
+    def run(self, count: int, connections: int, seconds: float) -> dict[Key, list[float]]:
+        """Requests a second of each lane in each round; of those that never failed."""
+        found: dict[Key, list[float]] = {}
+
+        def measured(lane: Lane, process: Process) -> None:
+            ask(process.port, lane.request)  # awake, and its caches its own again
+            value = speed(lane, process, connections, seconds, self._alone[lane.key])
+            found.setdefault(lane.key, []).append(value)
+
+        for number in range(count):
+            for case in CASES:
+                for lane in self._asked:
+                    if lane.case == case and lane.key not in self.failed and not lane.refused:
+                        self._one(lane, measured)
+            print(f"  round {number + 1} of {count} at {connections} connections", flush=True)
+        return {key: values for key, values in found.items() if key not in self.failed}
+
+    def _one(self, lane: Lane, work: Callable[[Lane, Process], None]) -> None:
+        process = self._processes[lane.contender.name]
+        process.go_on()
+        try:
+            work(lane, process)
+        except (
+            OSError,
+            HTTPException,
+            RuntimeError,
+            AssertionError,
+            ValueError,
+            KeyError,
+        ) as error:
+            self.failed[lane.key] = f"{type(error).__name__}: {str(error)[:300]}"
+            print(f"  {' '.join(lane.key)}: {self.failed[lane.key]}", flush=True)
+        finally:
+            process.hold()
