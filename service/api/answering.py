@@ -25,10 +25,10 @@ class _Pieces(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - a response's form
         """Send all pieces, for as long as there is somebody to read them."""
-        sending = asyncio.ensure_future(self._send(send))
         if len(self._content) <= _MESSAGE_BYTES:
-            await sending
+            await self._send_whole(send)
             return
+        sending = asyncio.ensure_future(self._send(send))
         left = asyncio.ensure_future(gone(receive))
         try:
             await asyncio.wait({sending, left}, return_when=asyncio.FIRST_COMPLETED)
@@ -38,8 +38,16 @@ class _Pieces(Response):
             sending.cancel()
             left.cancel()
 
-    async def _send(self, send: Send) -> None:
+    async def _send_whole(self, send: Send) -> None:
+        await self._begin(send)
+        whole = b"".join(self._content.pieces)
+        await send({"type": "http.response.body", "body": whole, "more_body": False})
+
+    async def _begin(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+
+    async def _send(self, send: Send) -> None:
+        await self._begin(send)
         for message in _messages(self._content):
             await send({"type": "http.response.body", "body": message, "more_body": True})
             # Where nobody is left, sending waits for nothing: whoever tells of it gets a turn.
