@@ -48,7 +48,7 @@ def analyse(plan: Plan, runtime: Runtime) -> Analysis:
         plan, mask, scored, attended, again, given_sums=row_sums is not None, native=runtime.native
     )
     analysis = conclude(plan, mask, scored, tallied, again, row_sums=row_sums, gradients=gradients)
-    analysis.pass_name = runtime.pass_name
+    analysis.pass_name = attended.pass_name
     if "theory" in plan.include:
         analysis.theory = theorise(plan, taken, scored, mask, tallied.rows)
     return analysis

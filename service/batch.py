@@ -125,7 +125,7 @@ def _shared(members: Sequence[_Member], runtime: Runtime) -> list[Analysis]:
         )
     ]
     for analysis in analyses:
-        analysis.pass_name = runtime.pass_name
+        analysis.pass_name = attended.pass_name
     return analyses
 
 

@@ -45,7 +45,8 @@ class Attended:
     """What the pass gives: output (batch, heads, N, d_v), statistics (batch, heads, N).
 
     `weight_sums` (6, batch, heads, N) where the weights are not exponentials over a divisor;
-    `figures` the sums over the visible keys of what the scores come with, by name.
+    `figures` the sums over the visible keys of what the scores come with, by name; `native` whether
+    the compiled pass computed them.
     """
 
     statistics: RowStatistics
@@ -55,6 +56,12 @@ class Attended:
     scores: Tensor | None
     weight_sums: Tensor | None = None
     figures: dict[str, Tensor] = field(default_factory=dict)
+    native: bool = False
+
+    @property
+    def pass_name(self) -> str:
+        """Which pass it was, as answers name it."""
+        return "native" if self.native else "eager"
 
 
 class Collected:

@@ -5,7 +5,7 @@ with the sums of `statistics` collected from each block while it is in the cache
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
@@ -82,7 +82,7 @@ def attend(
             doubt()
         units = chain.from_iterable(smaller(u, key_block=job.key_block) for u in given_back)
         workers.run(units, job.work, alone=not given_back)
-        return job.into.result()
+        return replace(job.into.result(), native=True)
     job.collect(blocks=job.key_block < shape.key_length)
     small = unit_logits(shape, key_block=job.key_block) < _SMALL_UNIT
     workers.run(cut(shape, key_block=job.key_block), job.work, alone=small)

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 from service.api.examples import ATTENTION, BY_PATH, attention_answers
 from service.app import create_app
+from service.attention.native import library
 from service.wire.open_inference_models import DTYPES
 
 pytestmark = pytest.mark.anyio
@@ -349,8 +350,9 @@ async def test_answers_fit_their_documented_schema(client, document, path):
 
 async def answer_to(client, name):
     answer = (await client.post("/v1/attention", json=ATTENTION[name]["value"])).json()
-    # Where nothing is compiled the eager pass gives the same figures.
-    answer["numerics"]["pass"] = "native"
+    if library.available() is None:
+        # Where nothing is compiled the eager pass gives the same figures.
+        answer["numerics"]["pass"] = "native"
     return {**answer, "request_id": "0" * 32, "timing_ms": {"queue": 0.1, "compute": 0.4}}
 
 

@@ -168,6 +168,10 @@ def test_what_was_computed_is_named():
     """The answer says which pass ran."""
     inputs = qkv(normal(1, 1, 4, 8))
     assert analyse(inputs=inputs).pass_name == "native"
+    for mechanism in ({"kind": "additive"}, {"normalizer": "sparsemax"}):
+        # Scores that are no products, and weights that are no exponentials, are eager everywhere.
+        assert analyse(inputs=inputs, mechanism=mechanism).pass_name == "eager"
+    assert analyse(inputs=inputs, mechanism={"normalizer": "softmax_one"}).pass_name == "native"
     workers = Workers(1)
     assert Runtime(CPU, workers, native=None).pass_name == "eager"
     assert Runtime(torch.device("cuda"), workers, native=library.available()).pass_name == "eager"

@@ -89,8 +89,8 @@ def build(compiler: str) -> None:
 
 def _all_at_once(commands: Sequence[Sequence[str]]) -> None:
     started = [subprocess.Popen(c, stderr=subprocess.PIPE, text=True) for c in commands]  # noqa: S603
-    for command, process in zip(commands, started, strict=True):
-        _, said = process.communicate()
+    told = [process.communicate()[1] for process in started]
+    for command, process, said in zip(commands, started, told, strict=True):
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command, stderr=said)
 
