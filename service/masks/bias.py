@@ -41,7 +41,7 @@ class Bias(Mask):
         if setting.request.forbid_below is not None:
             below = given < setting.request.forbid_below
             given = torch.where(below, float("-inf"), given)
-            low = float(given.amin())
+            low = _lowest(given)
         tensor = _narrowed(given, setting.dtype).to(setting.device)
         spread = Spread(tensor, setting.shape, "bias")
         hidden = near = 0
@@ -90,7 +90,9 @@ def _narrowed(given: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _lowest(tensor: Tensor) -> float:
-    """The least entry, of a tensor without NaN and +∞."""
+    """The least entry, of a tensor without NaN and +∞; 0 where it has none."""
+    if tensor.numel() == 0:
+        return 0.0
     # One look where all is well: NaN is the maximum of whatever holds one.
     low, high = (float(bound) for bound in torch.aminmax(tensor))
     if not high < float("inf"):

@@ -222,6 +222,8 @@ async def test_the_deadline_covers_parsing_and_writing(client, monkeypatch):
         release.clear()
         with monkeypatch.context() as patched:
             patched.setattr(attention, step, slow)
+            for small in ("small_body", "small_answer"):
+                patched.setattr(attention, small, lambda *_: False)
             headers = {"X-Request-Timeout-Ms": "300"}
             answer = await client.post(PATH, json={"include": []}, headers=headers)
         assert answer.status_code == 504, step

@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.sockets
 
-LONG = {"inputs": {"kind": "seeded", "query_length": 12_288}, "include": ["diagnostics"]}
+LONG = {"inputs": {"kind": "seeded", "query_length": 32_768}, "include": ["diagnostics"]}
 """More than a second of work."""
 ENDLESS = {
     "inputs": {"kind": "seeded", "query_length": 32_768, "d_k": 256},

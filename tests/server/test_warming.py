@@ -55,7 +55,7 @@ async def test_readiness_waits_for_the_warm_up():
     async with warming() as (engine, opened, client):
         computed = []
         code = engine.code
-        engine.code = lambda *asked: computed.append(1) or code(*asked)
+        engine.code = lambda *asked, **so: computed.append(1) or code(*asked, **so)
         answer = await client.get("/health/ready")
         assert answer.status_code == 503
         assert answer.json()["detail"] == "the service is warming up"

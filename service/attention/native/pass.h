@@ -468,9 +468,9 @@ template <class T> class Worker {
              start_ * job_.query.row;
     std::fill(sums_, sums_ + rows_, RowSums{});
     weighed_ = false;
+    if (job_.scores.data != nullptr) show_scores();
     // Both ends grow with the query: the first and the last row bound all of them.
     int64_t first = from(0), last = to(rows_ - 1);
-    if (job_.scores.data != nullptr) first = 0, last = job_.keys;
     for (int64_t k = first / job_.key_block * job_.key_block; k < last; k += job_.key_block) {
       const int64_t begin = std::max(k, first);
       if (!block(begin, std::min(k + job_.key_block, last))) return false;
@@ -497,13 +497,18 @@ template <class T> class Worker {
            job_.key.row, block_, stride_);
   }
 
+  // Scores come before the masks: those of hidden keys are shown too. What is computed with is
+  // scored again, so that it has the same bytes whether or not they are shown.
+  void show_scores() {
+    score(0, job_.keys);
+    for (int64_t i = 0; i < rows_; ++i)
+      write<T>(job_.scores, row_of(i) * job_.keys, block_ + i * stride_, 1, job_.keys);
+  }
+
   bool block(int64_t begin, int64_t end) {
     score(begin, end);
-    const int64_t at = (batch_ * job_.heads + head_) * job_.queries + start_;
     for (int64_t i = 0; i < rows_; ++i) {
       T* row = block_ + i * stride_;
-      if (job_.scores.data != nullptr)
-        write<T>(job_.scores, (at + i) * job_.keys, row, 1, job_.keys);
       const int64_t lo = std::clamp(from(i), begin, end), hi = std::clamp(to(i), lo, end);
       if (lo > begin) std::memset(row, 0, (lo - begin) * sizeof(T));
       if (hi < end) std::memset(row + (hi - begin), 0, (end - hi) * sizeof(T));
