@@ -4,45 +4,17 @@
 // Online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867); sums without the argmax, merged
 // as in statistics.py, which says why.
 #include "job.h"
+#include "logits.h"
 #include "vectors.h"
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdlib>
 #include <limits>
-#include <new>
 
 namespace attention {
 namespace {
 
 constexpr double EMPTY = -std::numeric_limits<double>::infinity();
-
-// Buffers a thread uses again and again: fresh ones would be mapped page by page.
-class Scratch {
- public:
-  ~Scratch() { std::free(data_); }
-  void reserve(size_t bytes) {
-    if (bytes > size_) {
-      std::free(data_);
-      data_ = static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
-      if (data_ == nullptr) { size_ = 0; throw std::bad_alloc(); }
-      size_ = bytes;
-    }
-    used_ = 0;
-  }
-  template <class T> T* take(size_t count) {
-    T* part = reinterpret_cast<T*>(data_ + used_);
-    used_ += (count * sizeof(T) + 63) / 64 * 64;
-    return part;
-  }
-  void shrink(size_t keep) {
-    if (size_ > keep) { std::free(data_); data_ = nullptr; size_ = 0; }
-  }
-
- private:
-  char* data_ = nullptr;
-  size_t size_ = 0, used_ = 0;
-};
 
 // The keys a row has seen so far, in the order of `Column`; sums of u = exp(s - maximum) leave out
 // the argmax.
@@ -378,12 +350,6 @@ template <class T, bool dense> class RowPass {
   double mean_, tail_, gap1_, squares_, spread_, tail2_, tail3_;
 };
 
-template <class T> T factor_of(const Factor& factor, int64_t b, int64_t h, int64_t i) {
-  if (factor.each == nullptr) return static_cast<T>(factor.one);
-  return static_cast<const T*>(
-      factor.each)[b * factor.batch + h * factor.head + i * factor.query];
-}
-
 inline uint16_t to_bfloat16(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
@@ -409,25 +375,19 @@ template <class T> void write(const Matrix& to, int64_t at, const T* from, T fac
   }
 }
 
-thread_local Scratch scratch;
-constexpr size_t KEPT_BYTES = 8u << 20;
-
-template <class T> class Worker {
+template <class T> class Worker : LogitRows<T> {
   using L = Lanes<T>;
+  using Rows = LogitRows<T>;
+  using Rows::job_, Rows::block_, Rows::logits_, Rows::seen_, Rows::stride_, Rows::batch_,
+      Rows::rows_, Rows::from, Rows::to, Rows::score, Rows::hide, Rows::shape, Rows::row_of;
 
  public:
-  explicit Worker(Job& job) : job_(job) {
-    const size_t rows = std::min(job.query_block, job.queries);
-    stride_ = std::min(job.key_block, job.keys);
-    // Rows a multiple of 4 KiB apart would all want the same few lines of the cache.
-    if (stride_ * sizeof(T) % 1024 == 0 && rows > 1) stride_ += 64 / sizeof(T);
-    const size_t padded = stride_ + L::count;
-    scratch.reserve(sizeof(T) * (rows * stride_ + rows * (job.d_v + 16) + padded * 2) + 4096 +
-                    rows * sizeof(RowSums));
-    block_ = scratch.take<T>(rows * stride_ + L::count);
+  explicit Worker(const Job& job) : Rows(job) {
+    const size_t rows = Rows::most_rows_;
+    scratch.reserve(Rows::bytes() + sizeof(T) * rows * (job.d_v + 16) + rows * sizeof(RowSums) +
+                    4096);
+    Rows::take_from(scratch);
     output_ = scratch.take<T>(rows * job.d_v);
-    logits_ = scratch.take<T>(padded);
-    seen_ = scratch.take<Mask<T>>(padded / L::count);
     sums_ = scratch.take<RowSums>(rows);
   }
   ~Worker() { scratch.shrink(KEPT_BYTES); }
@@ -435,41 +395,24 @@ template <class T> class Worker {
   void unit(int64_t index) {
     const int64_t blocks = (job_.queries + job_.query_block - 1) / job_.query_block;
     const int64_t group = job_.heads / job_.kv_heads;
-    batch_ = index / (blocks * job_.kv_heads);
-    const int64_t kv = index / blocks % job_.kv_heads;
-    start_ = index % blocks * job_.query_block;
-    rows_ = std::min(job_.query_block, job_.queries - start_);
-    key_ = static_cast<const T*>(job_.key.items[batch_]) + kv * job_.key.head;
+    const int64_t batch = index / (blocks * job_.kv_heads), kv = index / blocks % job_.kv_heads;
     value_ = job_.value.items == nullptr
                  ? nullptr
-                 : static_cast<const T*>(job_.value.items[batch_]) + kv * job_.value.head;
-    for (head_ = kv * group; head_ < (kv + 1) * group; ++head_)
-      if (!head()) {
+                 : static_cast<const T*>(job_.value.items[batch]) + kv * job_.value.head;
+    for (int64_t head = kv * group; head < (kv + 1) * group; ++head) {
+      Rows::place(batch, head, index % blocks * job_.query_block);
+      if (!whole()) {
         job_.inexact[index] = 1;
         return;
       }
+    }
   }
 
  private:
-  int64_t from(int64_t i) const {
-    return job_.lower == nullptr
-               ? 0
-               : std::clamp<int64_t>(start_ + i + job_.lower[batch_], 0, job_.keys);
-  }
-  int64_t to(int64_t i) const {
-    int64_t end = job_.ends == nullptr ? job_.keys : job_.ends[batch_];
-    if (job_.upper != nullptr)
-      end = std::clamp<int64_t>(start_ + i + job_.upper[batch_] + 1, 0, end);
-    return end;
-  }
-
-  bool head() {
-    query_ = static_cast<const T*>(job_.query.items[batch_]) + head_ * job_.query.head +
-             start_ * job_.query.row;
+  bool whole() {
     std::fill(sums_, sums_ + rows_, RowSums{});
     weighed_ = false;
     if (job_.scores.data != nullptr) show_scores();
-    // Both ends grow with the query: the first and the last row bound all of them.
     int64_t first = from(0), last = to(rows_ - 1);
     for (int64_t k = first / job_.key_block * job_.key_block; k < last; k += job_.key_block) {
       const int64_t begin = std::max(k, first);
@@ -492,11 +435,6 @@ template <class T> class Worker {
     return total<T>(zero) + rest == 0;
   }
 
-  void score(int64_t begin, int64_t end) {
-    scores(rows_, end - begin, job_.d_k, query_, job_.query.row, key_ + begin * job_.key.row,
-           job_.key.row, block_, stride_);
-  }
-
   // Scores come before the masks: those of hidden keys are shown too. What is computed with is
   // scored again, so that it has the same bytes whether or not they are shown.
   void show_scores() {
@@ -510,8 +448,7 @@ template <class T> class Worker {
     for (int64_t i = 0; i < rows_; ++i) {
       T* row = block_ + i * stride_;
       const int64_t lo = std::clamp(from(i), begin, end), hi = std::clamp(to(i), lo, end);
-      if (lo > begin) std::memset(row, 0, (lo - begin) * sizeof(T));
-      if (hi < end) std::memset(row + (hi - begin), 0, (end - hi) * sizeof(T));
+      Rows::clear(row, begin, lo, hi, end);
       if (hi > lo && !one_row(i, row + (lo - begin), lo, hi)) return false;
     }
     if (value_ != nullptr) {
@@ -523,7 +460,7 @@ template <class T> class Worker {
   }
 
   bool one_row(int64_t i, T* row, int64_t lo, int64_t hi) {
-    const bool dense = job_.allowed.data != nullptr || job_.bias.data != nullptr;
+    const bool dense = Rows::has_dense();
     if (dense) hide(i, lo, hi);
     if (job_.moments) {
       const bool sound = dense ? moments<true>(sums_[i], row, hi - lo)
@@ -551,86 +488,6 @@ template <class T> class Worker {
     return fine;
   }
 
-  // Which keys the dense masks leave to a row.
-  void hide(int64_t i, int64_t lo, int64_t hi) {
-    const int64_t n = hi - lo;
-    bool begun = false;
-    const Dense& allowed = job_.allowed;
-    if (allowed.data != nullptr) {
-      const uint8_t* at = static_cast<const uint8_t*>(allowed.data) + batch_ * allowed.batch +
-                          head_ * allowed.head + (start_ + i) * allowed.query;
-      narrow(allowed, lo, n, begun, at, [](const uint8_t* from) { return set<T>(from); });
-      begun = true;
-    }
-    const Dense& bias = job_.bias;
-    if (bias.data != nullptr)
-      narrow(bias, lo, n, begun, bias_row(i),
-             [](const T* from) { return load<T>(from) >= L::lowest; });
-  }
-  // The keys that a tensor's row shows, `also` of those seen so far; `shown` reads a vector's.
-  template <class E, class Shown>
-  void narrow(const Dense& dense, int64_t lo, int64_t n, bool also, const E* row, Shown shown) {
-    const int64_t vectors = (n + L::count - 1) / L::count;
-    const auto put = [&](int64_t v, Mask<T> mask) { seen_[v] = also ? seen_[v] & mask : mask; };
-    if (dense.key == 0) {
-      E one[L::count];
-      std::fill(one, one + L::count, *row);
-      const Mask<T> mask = shown(one);
-      for (int64_t v = 0; v < vectors; ++v) put(v, mask & first<T>(n - v * L::count));
-      return;
-    }
-    const int64_t most = std::clamp<int64_t>(dense.length - lo, 0, n);
-    int64_t v = 0;
-    for (; (v + 1) * L::count <= most; ++v) put(v, shown(row + lo + v * L::count));
-    for (; v < vectors; ++v) {
-      const int64_t left = most - v * L::count;
-      E part[L::count] = {};
-      if (left > 0) std::copy(row + lo + v * L::count, row + lo + most, part);
-      put(v, shown(part) & first<T>(left));
-    }
-  }
-  const T* bias_row(int64_t i) const {
-    const Dense& bias = job_.bias;
-    return static_cast<const T*>(bias.data) + batch_ * bias.batch + head_ * bias.head +
-           (start_ + i) * bias.query;
-  }
-
-  // From scores to logits in the row's buffer: scale, softcap, bias; 0 where hidden, and past the
-  // row's end.
-  void shape(int64_t i, const T* row, int64_t lo, int64_t hi, bool dense) {
-    const T cap = factor_of<T>(job_.softcap, batch_, head_, start_ + i);
-    if (dense) cap != 0 ? shaped<true, true>(i, row, lo, hi, cap) : shaped<true, false>(i, row, lo, hi, cap);
-    else cap != 0 ? shaped<false, true>(i, row, lo, hi, cap) : shaped<false, false>(i, row, lo, hi, cap);
-  }
-  template <bool dense, bool capped>
-  void shaped(int64_t i, const T* __restrict row, int64_t lo, int64_t hi, T cap) {
-    const int64_t n = hi - lo, vectors = (n + L::count - 1) / L::count;
-    const T scale = factor_of<T>(job_.scale, batch_, head_, start_ + i);
-    const T shrink = capped ? 1 / cap : 0;
-    const T* bias = dense && job_.bias.data != nullptr ? bias_row(i) : nullptr;
-    const T constant = bias != nullptr && job_.bias.key == 0 && *bias >= L::lowest ? *bias : 0;
-    const bool laid = bias != nullptr && job_.bias.key != 0;
-    const int64_t most = laid ? std::clamp<int64_t>(job_.bias.length - lo, 0, n) : 0;
-    T* __restrict to = logits_;
-    for (int64_t v = 0; v < vectors; ++v) {
-      Vec<T> x = some(row + v * L::count, n - v * L::count) * scale;
-      if constexpr (capped) x = tangent<T>(x * shrink) * cap;
-      if constexpr (dense) {
-        x += constant;
-        if (laid) x += some(bias + lo + v * L::count, most - v * L::count);
-        x = seen_[v] ? x : Vec<T>{};
-      }
-      store<T>(to + v * L::count, x);
-    }
-  }
-  // A vector's worth, or what is left of it and zeros.
-  static INLINE Vec<T> some(const T* from, int64_t left) {
-    if (left >= L::count) return load<T>(from);
-    Vec<T> x = {};
-    if (left > 0) std::memcpy(&x, from, left * sizeof(T));
-    return x;
-  }
-
   // Mean, squared deviations and largest size of the visible scores.
   template <bool dense> bool moments(RowSums& sums, T* row, int64_t n) {
     const RowBlock<T> part{row, seen_, nullptr, n, 0};
@@ -643,10 +500,6 @@ template <class T> class Worker {
       sums.score_mean = found.mean, sums.score_squares = found.squares;
     sums.score_max_abs = std::max(sums.score_max_abs, found.max_abs);
     return found.count > 0;
-  }
-
-  int64_t row_of(int64_t i) const {
-    return (batch_ * job_.heads + head_) * job_.queries + start_ + i;
   }
 
   void show(int64_t i, int64_t lo, int64_t hi, bool dense) {
@@ -676,7 +529,7 @@ template <class T> class Worker {
     }
   }
   void again(int64_t i, const T* row, int64_t lo, int64_t hi) {
-    const bool dense = job_.allowed.data != nullptr || job_.bias.data != nullptr;
+    const bool dense = Rows::has_dense();
     if (dense) hide(i, lo, hi);
     shape(i, row, lo, hi, dense);
     const T maximum = static_cast<T>(sums_[i].maximum);
@@ -718,12 +571,9 @@ template <class T> class Worker {
     }
   }
 
-  Job& job_;
-  T *block_, *output_, *logits_;
-  Mask<T>* seen_;
+  T* output_;
   RowSums* sums_;
-  int64_t stride_, batch_, head_, start_, rows_;
-  const T *query_, *key_, *value_;
+  const T* value_;
   bool weighed_;
 };
 
