@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.attention import blocks, streaming
-from service.attention.native import fused, library
+from service.attention.native import description, dividing, library
 
 
 @pytest.fixture(params=["eager", "native"], autouse=True)
@@ -24,8 +24,8 @@ def set_blocks(
     """Cut the work into blocks of so many keys, and units of about so many logits."""
     if keys is not None:
         monkeypatch.setattr(streaming, "KEY_BLOCK", keys)
-        monkeypatch.setattr(fused, "KEY_BLOCK", keys)
+        monkeypatch.setattr(description, "KEY_BLOCK", keys)
     if logits is not None:
         monkeypatch.setattr(blocks, "BLOCK_LOGITS", logits)
-        monkeypatch.setattr(fused, "QUERY_BLOCK", max(1, min(256, logits // 64)))
-        monkeypatch.setattr(fused, "LOGITS_A_CALL", logits)
+        monkeypatch.setattr(description, "QUERY_BLOCK", max(1, min(256, logits // 64)))
+        monkeypatch.setattr(dividing, "LOGITS_A_CALL", logits)
