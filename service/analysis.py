@@ -193,6 +193,7 @@ def _second(
         device=runtime.device,
         workers=runtime.workers,
         checkpoint=runtime.checkpoint,
+        native=runtime.native,
     )
 
 

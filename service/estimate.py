@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from service.attention.blocks import unit_logits
+from service.attention.native.revisiting import parts
 from service.attention.normalizing import Direct
 from service.attention.statistics import RowStatistics
 from service.attention.streaming import key_block
@@ -173,7 +174,8 @@ def _kept_bytes(plan: Plan) -> int:
         kept += shape.logits * plan.answer_dtype.itemsize
     kept += shape.logits * wide * (plan.wanted.logits + plan.wanted.scores)
     if plan.second.key_share:
-        kept += shape.batch * shape.heads * shape.key_length * 32
+        # What is answered, and the sums of both figures by parts of the queries.
+        kept += shape.batch * shape.heads * shape.key_length * 16 * (1 + parts(shape))
     mask = plan.request.mask
     for given in (mask.allowed, mask.bias):
         kept += 0 if given is None else math.prod(given.shape) * 3 * wide

@@ -1,8 +1,9 @@
 """What needs the rows' final maximum and sum: a second look at the logits, linear in memory."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from service.attention.blocks import Unit, cut_by_heads, unit_logits
 from service.attention.flips import flip_margin
 from service.attention.logits import Factor, Logits, Workspace, at
+from service.attention.native.library import Native
+from service.attention.native.revisiting import Revisiting
 from service.attention.normalizing import Direct, Weighing
 from service.attention.spectrum import largest_eigenvalue
 from service.attention.statistics import RowStatistics
@@ -42,6 +45,11 @@ class Second:
         wanted = (self.key_share, self.jacobian_spectral, self.sparsity is not None)
         return any(wanted) or self.flips is not None
 
+    @property
+    def sums_only(self) -> bool:
+        """Whether it takes no more than sums and counts of weights."""
+        return not self.jacobian_spectral and self.flips is None
+
 
 @dataclass(slots=True)
 class Revisited:
@@ -67,12 +75,28 @@ def revisit(
     device: torch.device,
     workers: Workers,
     checkpoint: Checkpoint = lambda: None,
+    native: Native | None = None,
 ) -> Revisited:
-    """Compute the logits again and collect what `second` asks for."""
+    """Compute the logits again and collect what `second` asks for; by `native` where it can."""
     job = _Revisit(logits, statistics, second, weighing, shape, dtype, device, checkpoint)
-    # Units of the same heads together: their key shares add up in one order on one thread.
-    workers.run(cut_by_heads(shape, key_block=shape.key_length), job.work)
+    left: Collection[int] = range(shape.batch)
+    fused = job.fused(native) if native is not None and device.type == "cpu" else None
+    if fused is not None:
+        # By batch item, so that none depends on the others'.
+        left = statistics.overflowed.flatten(1).any(1).nonzero().flatten().tolist()
+        job.take(*fused.run(left, workers, checkpoint))
+    if left:
+        # Units of the same heads together: their key shares add up in one order on one thread.
+        workers.run(_of_items(left, shape), job.work)
     return job.result()
+
+
+def _of_items(items: Collection[int], shape: Shape) -> Iterator[Iterator[Unit]]:
+    """The units of some batch items."""
+    one = replace(shape, batch=1)
+    for item in items:
+        for units in cut_by_heads(one, key_block=shape.key_length):
+            yield map(partial(replace, batch=item), units)
 
 
 class _Revisit:
@@ -104,6 +128,28 @@ class _Revisit:
             if wanted:
                 rows = (*lead, shape.query_length)
                 self.rows[name] = torch.full(rows, math.nan, dtype=torch.float64, device=device)
+
+    def fused(self, native: Native) -> Revisiting | None:
+        """The same by the compiled second look, where it can."""
+        if not self.second.sums_only:
+            return None
+        return Revisiting.of(
+            native,
+            self.logits,
+            self.statistics,
+            self.weighing,
+            shape=self.shape,
+            dtype=self.dtype,
+            key_share=self.second.key_share,
+            threshold=self.second.sparsity,
+        )
+
+    def take(self, share: Tensor | None, seen_by: Tensor | None, sparsity: Tensor | None) -> None:
+        """Go on from what has been collected of other batch items."""
+        if share is not None and seen_by is not None:
+            self.share, self.seen_by = share, seen_by
+        if sparsity is not None:
+            self.rows["sparsity"] = sparsity
 
     @torch.inference_mode()
     def work(self, groups: Iterable[Iterable[Unit]]) -> None:

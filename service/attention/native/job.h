@@ -81,6 +81,23 @@ struct Summary {
   double* figures;  // (FIGURES, heads, queries), or null
 };
 
+// What is to be collected of the same logits once their rows' maxima and sums are known.
+struct Revisit {
+  Job* job;
+  int64_t parts;                  // of each head's queries, whose sums are apart
+  const double *maximum, *tail;   // (batch, heads, queries)
+  const uint8_t* skipped;         // by batch item
+  double gap;                     // weights further below the maximum are small
+  double *share, *seen_by;        // sums (parts, batch, heads, keys), or null
+  double* small;                  // how many (batch, heads, queries), or null
+};
+
+// Where a thread is: at a block of queries, of those up to `end`, of one part of a key head; these
+// count over all batch items.
+struct Cursor {
+  int64_t head, part, block, end;
+};
+
 void use_products(void* singles, void* doubles);
 
 // Row-major products: out (rows, keys) = left (rows, d) right (keys, d)^T, and

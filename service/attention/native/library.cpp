@@ -8,11 +8,14 @@ namespace attention {
 
 #if defined(__x86_64__)
 int64_t with_avx512(Job&, int64_t units, int64_t most);
+int64_t with_avx512(Revisit&, Cursor&, int64_t most);
 void summary_avx512(const Summary&);
 int64_t with_avx2(Job&, int64_t units, int64_t most);
+int64_t with_avx2(Revisit&, Cursor&, int64_t most);
 void summary_avx2(const Summary&);
 #endif
 int64_t with_baseline(Job&, int64_t units, int64_t most);
+int64_t with_baseline(Revisit&, Cursor&, int64_t most);
 void summary_baseline(const Summary&);
 
 namespace {
@@ -20,6 +23,7 @@ namespace {
 struct Variant {
   const char* name;
   int64_t (*pass)(Job&, int64_t, int64_t);
+  int64_t (*revisit)(Revisit&, Cursor&, int64_t);
   void (*summary)(const Summary&);
   bool (*runs)();
 };
@@ -27,15 +31,15 @@ struct Variant {
 // The widest first.
 const Variant variants[] = {
 #if defined(__x86_64__)
-    {"avx512", with_avx512, summary_avx512,
+    {"avx512", with_avx512, with_avx512, summary_avx512,
      [] {
        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
      }},
-    {"avx2", with_avx2, summary_avx2,
+    {"avx2", with_avx2, with_avx2, summary_avx2,
      [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
 #endif
-    {"baseline", with_baseline, summary_baseline, [] { return true; }},
+    {"baseline", with_baseline, with_baseline, summary_baseline, [] { return true; }},
 };
 const Variant* chosen = nullptr;
 
@@ -70,6 +74,18 @@ EXPORTED int64_t attention_pass(attention::Job* job, int64_t units, int64_t most
     return -1;
   }
 }
+
+// Looks again at so many blocks of queries, from the cursor on; the same answers.
+EXPORTED int64_t attention_revisit(attention::Revisit* asked, attention::Cursor* at,
+                                   int64_t most) {
+  try {
+    return attention::chosen->revisit(*asked, *at, most);
+  } catch (const std::exception&) {
+    return -1;
+  }
+}
+
+EXPORTED int64_t attention_revisit_bytes() { return sizeof(attention::Revisit); }
 
 EXPORTED void attention_summary(const attention::Summary* job) {
   attention::chosen->summary(*job);

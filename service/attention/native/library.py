@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from service.attention.native.sources import LIBRARY, fingerprint
-from service.attention.native.structures import Job, JsonArray, Summary
+from service.attention.native.structures import Cursor, Job, JsonArray, Revisit, Summary
 
 
 class Absent(Exception):
@@ -22,6 +22,8 @@ class Native:
     def __init__(self, library: CDLL) -> None:
         self._run = library.attention_pass
         self._run.argtypes, self._run.restype = [c_void_p, c_int64, c_int64], c_int64
+        self._revisit = library.attention_revisit
+        self._revisit.argtypes, self._revisit.restype = [c_void_p, c_void_p, c_int64], c_int64
         self._use = library.attention_use
         self._use.argtypes, self._use.restype = [c_char_p], c_char_p
         self._arrays = library.json_arrays
@@ -58,6 +60,17 @@ class Native:
             raise MemoryError
         return bool(left)
 
+    def revisit(self, asked: Revisit, at: Cursor, most: int) -> bool:
+        """Look again at up to `most` blocks of queries; whether some may be left.
+
+        Raises:
+            MemoryError: no memory for a thread's buffers.
+        """
+        left = self._revisit(byref(asked), byref(at), most)
+        if left < 0:
+            raise MemoryError
+        return bool(left)
+
     def summarise(self, summary: Summary) -> None:
         """Compute and sum the figures of rows."""
         self._summary(byref(summary))
@@ -89,8 +102,12 @@ def load() -> Native:
         raise Absent(f"it does not load: {error}") from error
     library.attention_sources.restype = c_char_p
     built = library.attention_sources().decode() == fingerprint()
-    sizes = library.attention_job_bytes(), library.attention_summary_bytes()
-    if not built or sizes != (sizeof(Job), sizeof(Summary)):
+    sizes = [
+        library.attention_job_bytes(),
+        library.attention_revisit_bytes(),
+        library.attention_summary_bytes(),
+    ]
+    if not built or sizes != [sizeof(Job), sizeof(Revisit), sizeof(Summary)]:
         raise Absent("it was built from other sources; `make` builds it anew")
     singles, doubles = _products()
     library.attention_products.argtypes = [c_void_p, c_void_p]

@@ -77,6 +77,40 @@ class Summary(Structure):
     ]
 
 
+class Revisit(Structure):
+    """What a second look at the rows collects; `holds` keeps alive what it points to."""
+
+    _fields_: ClassVar = [
+        ("job", c_void_p),
+        ("parts", c_int64),
+        *((name, c_void_p) for name in ("maximum", "tail", "skipped")),
+        ("gap", c_double),
+        *((name, c_void_p) for name in ("share", "seen_by", "small")),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holds: list[object] = []
+
+    def about(self, job: "Job") -> None:
+        """Look again at the rows of a job."""
+        self.job = addressof(job)
+        self.holds.append(job)
+
+    def point(self, **tensors: Tensor | None) -> None:
+        """Have contiguous tensors read or written."""
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                setattr(self, name, tensor.data_ptr())
+                self.holds.append(tensor)
+
+
+class Cursor(Structure):
+    """Where a thread is in the second look; at its beginning, to begin with."""
+
+    _fields_: ClassVar = [(name, c_int64) for name in ("head", "part", "block", "end")]
+
+
 _EXTENTS = ("batch", "heads", "kv_heads", "queries", "keys", "d_k", "d_v")
 _CHOICES = ("query_block", "key_block", "kind", "statistics", "moments")
 
