@@ -56,6 +56,7 @@ demo: .venv/.dev .venv/.native
 docs: .venv/.dev .venv/.native
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m docs.scorecard
+	$(BIN)/python -m docs.benchmarks
 	$(BIN)/python -m docs.run
 
 # Writes constraints.txt anew from the ranges in pyproject.toml.

@@ -24,9 +24,10 @@ def shown(results: dict[str, Any]) -> str:
 
 
 def renewed(text: str) -> str:
-    """The README with the tables of today's file."""
-    fresh = shown(read())
-    return _PLACE.sub(lambda found: f"{found[1]}\n{fresh}\n{found[2]}", text)
+    """The README with the tables of today's file, or none where there is no file."""
+    results = read()
+    fresh = f"\n{shown(results)}\n" if results else ""
+    return _PLACE.sub(lambda found: found[1] + fresh + found[2], text)
 
 
 if __name__ == "__main__":

@@ -323,7 +323,9 @@ def test_the_readme_shows_the_benchmarks_as_they_are():
     text = page.README.read_text(encoding="utf-8")
     assert "<!-- benchmarks -->" in text
     assert text == page.renewed(text)
-    kept = results.read()
+    if not (kept := results.read()):
+        assert "this service: JSON" not in text
+        return
     assert set(page.TABLES) <= set(kept)
     for name in ("service", "service, one connection"):
         lines = [row[0] for row in kept[name]["rows"]]

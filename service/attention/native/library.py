@@ -101,14 +101,16 @@ def load() -> Native:
     except OSError as error:
         raise Absent(f"it does not load: {error}") from error
     library.attention_sources.restype = c_char_p
-    built = library.attention_sources().decode() == fingerprint()
+    other = "it was built from other sources; `make` builds it anew"
+    if library.attention_sources().decode() != fingerprint():
+        raise Absent(other)
     sizes = [
         library.attention_job_bytes(),
         library.attention_revisit_bytes(),
         library.attention_summary_bytes(),
     ]
-    if not built or sizes != [sizeof(Job), sizeof(Revisit), sizeof(Summary)]:
-        raise Absent("it was built from other sources; `make` builds it anew")
+    if sizes != [sizeof(Job), sizeof(Revisit), sizeof(Summary)]:
+        raise Absent(other)
     singles, doubles = _products()
     library.attention_products.argtypes = [c_void_p, c_void_p]
     library.attention_products(singles, doubles)
