@@ -176,3 +176,11 @@ def test_what_it_cannot_look_at_is_left_alone(other, looks):
     request = {"inputs": qkv(normal(1, 2, 9, 6, seed=1), normal(1, 2, 7, 6, seed=2))}
     assert analyse(**request, **{"include": FIGURES, **other}).rows["sparsity"].isfinite().all()
     assert not looks
+
+
+def test_a_maximum_of_another_rounding_gives_no_infinite_weight():
+    """Rows that spread too far have their statistics from the eager pass, and no share above 1."""
+    query, key = normal(1, 1, 40, 48, seed=1) * 1e9, normal(1, 1, 33, 48, seed=2) * 1e9
+    found = analyse(inputs=qkv(query, key, key), include=["key_share", "sparsity"])
+    share = found.tensors["key_share"]
+    assert bool(((share >= 0) & (share <= 1 + 1e-6)).all())

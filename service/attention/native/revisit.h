@@ -31,7 +31,8 @@ template <class T> class RowWeights {
     const int64_t whole = n / L::count;
     M few = {};
     for (int64_t v = 0; v < whole; ++v) {
-      const V gap = load<T>(logits + v * L::count) - maximum;
+      // Never above: a row of huge logits may have its maximum from a pass that rounds otherwise.
+      const V gap = smaller(load<T>(logits + v * L::count) - maximum, V{});
       M kept = gap >= flush, below = gap < small;
       if constexpr (dense) kept &= seen[v], below &= seen[v];
       few += below;
@@ -39,7 +40,7 @@ template <class T> class RowWeights {
       store<T>(weights + v * L::count, u * factor);
     }
     if (const int64_t left = n - whole * L::count; left > 0) {
-      const V gap = load<T>(logits + whole * L::count) - maximum;
+      const V gap = smaller(load<T>(logits + whole * L::count) - maximum, V{});
       const M lanes = dense ? seen[whole] : first<T>(left);
       few += (gap < small) & lanes;
       const V u = (gap >= flush) & lanes ? exponential<T>(larger(gap, flush)) : V{};
