@@ -23,6 +23,10 @@ from service.shape import Shape
 _SCORED = (SeededInputs, TensorInputs)
 
 
+# What takes no more of a row than its maximum, its sum and its counts.
+_MATRICES = frozenset({"output", "weights", "logits", "scores"})
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A validated request with everything resolved that its shapes determine.
@@ -85,6 +89,7 @@ class Plan:
             scores="scores" in self.include,
             score_moments=self.scored and needs_scores and not follows,
             score_figures=self.wants_figures,
+            statistics=not self.include.names <= _MATRICES,
         )
 
     @property

@@ -23,7 +23,7 @@ class Wanted:
     score_figures: bool = False
 
     statistics: bool = True
-    """Those beyond what output and counts need."""
+    """Those beyond what output and counts need; the eager pass collects them all the same."""
 
     @property
     def matrices(self) -> bool:

@@ -7,10 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.attention import AttentionRequest
 from service.attention.native import library
 from service.attention.native.library import Absent
 from service.attention.reference import attention
 from service.attention.workers import Workers
+from service.plan import plan
 from service.runtime import Runtime
 from tests.builders import CPU, analyse, everything, normal, qkv, same_bytes
 from tests.passes import set_blocks
@@ -175,3 +177,19 @@ def test_what_was_computed_is_named():
     workers = Workers(1)
     assert Runtime(CPU, workers, native=None).pass_name == "eager"
     assert Runtime(torch.device("cuda"), workers, native=library.available()).pass_name == "eager"
+
+
+@pytest.mark.parametrize("mask", [{}, {"causal": "upper_left"}, {"window": {"left": 3}}], ids=str)
+def test_output_alone_has_the_bytes_it_has_beside_its_figures(mask):
+    """Statistics that nothing included needs are not collected; counts and output stay."""
+    inputs = qkv(*(normal(2, 2, 70, 32, seed=s) * 9 for s in (1, 2, 3)))
+    alone = analyse(inputs=inputs, mask=mask, include=["output"])
+    beside = analyse(inputs=inputs, mask=mask, include=["output", "diagnostics"])
+    assert same_bytes(alone.tensors["output"], beside.tensors["output"])
+    assert alone.numerics == beside.numerics
+    assert alone.numerics.underflowed_weights > 0
+    planned = [
+        plan(AttentionRequest.model_validate({"inputs": inputs, "include": include}))
+        for include in (["output", "weights"], ["output", "sparsity"], ["diagnostics"])
+    ]
+    assert [each.wanted.statistics for each in planned] == [False, True, True]
