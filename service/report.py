@@ -10,7 +10,6 @@ from torch import Tensor
 from service import domains, operands
 from service.attention.collected import Attended
 from service.attention.native.library import Native
-from service.attention.normalizing import FLUSHED
 from service.attention.second_pass import Revisited
 from service.diagnostics import DIAGNOSTICS, Rows
 from service.diagnostics.aggregate import (
@@ -22,8 +21,7 @@ from service.diagnostics.aggregate import (
 )
 from service.diagnostics.included import INCLUDED
 from service.diagnostics.offer import Offer, offer
-from service.diagnostics.rows import Figures
-from service.diagnostics.summary import Material, RowFigures, summarise
+from service.diagnostics.summary import Material, RowFigures, count_rows, summarise
 from service.diagnostics.verdict import Counts
 from service.harms import Gradients
 from service.judgement import Verdict, judge
@@ -96,13 +94,12 @@ class Analysis:
 class Tally:
     """What the rows say before anybody judges them.
 
-    `counts` (3, batch): rows without a key, flushed weights, overflowed logits; `visible` how many
-    keys the rows see; `regimes` the rows in each regime (4, batch, heads), where they are counted.
+    `counts` and `regimes` as in `Summary`; `visible` how many keys the rows see.
     """
 
     material: Material
     visible: Aggregates
-    counts: Figures
+    counts: Numbers
     tensors: dict[str, Tensor]
     figures: RowFigures
     diagnostics: Aggregates
@@ -162,18 +159,18 @@ def tally(
         constants={} if scored.prepared is None else scored.prepared.constants,
     )
     further = {name: figures.cpu() for name, figures in again.rows.items()}
-    counts, tensors = _counts(material), _tensors(attended, again)
+    tensors = _tensors(attended, again)
     if not plan.wants_figures:
         own = undefined(plan.shape.batch, plan.shape.heads, {}, {})
         if further:
             own = aggregate_all(further, {name: INCLUDED[name].unit for name in further})
         figures = RowFigures((), material, further)
-        visible = _visible(material)
+        visible, counts = _visible(material), count_rows(material)
         return Tally(material, visible, counts, tensors, figures, _undefined(plan, own), None)
     offered = offer(
         plan.request.inputs.kind, plan.normalizer.description.name, hidden=bool(material.figures)
     )
-    return _figured(plan, material, offered, further, counts, tensors, native)
+    return _figured(plan, material, offered, further, tensors, native)
 
 
 def _figured(
@@ -181,7 +178,6 @@ def _figured(
     material: Material,
     offered: Offer,
     further: dict[str, Tensor],
-    counts: Figures,
     tensors: dict[str, Tensor],
     native: Native | None,
 ) -> Tally:
@@ -197,23 +193,12 @@ def _figured(
     return Tally(
         material,
         own.only("visible_keys"),
-        counts,
+        summary.counts,
         tensors,
         RowFigures(offered.members, material, further, summary.figures),
         _undefined(plan, diagnostics),
         summary.regimes,
     )
-
-
-def _counts(material: Material) -> Figures:
-    """Rows without a key, flushed weights and overflowed logits (3, batch)."""
-    columns, sums = material.columns, material.weight_sums
-    flushed = columns.underflowed if sums is None else sums[FLUSHED]
-    found = np.empty((3, len(flushed)))
-    of_rows = columns.visible == 0, flushed, columns.overflowed
-    for count, column in zip(found, of_rows, strict=True):
-        np.add.reduce(column, (1, 2), dtype=np.float64, out=count)
-    return found
 
 
 def _visible(material: Material) -> Aggregates:
@@ -233,7 +218,7 @@ def conclude(
     gradients: Gradients | None = None,
 ) -> Analysis:
     """Counts and verdict of one request."""
-    masked, underflowed, overflowed = (int(sum(counts)) for counts in tallied.counts.tolist())
+    masked, underflowed, overflowed = tallied.counts.sum((1, 2)).tolist()
     numerics = Numerics(
         compute_dtype=operands.DTYPE_NAMES[plan.compute_dtype],
         fully_masked_rows=masked,

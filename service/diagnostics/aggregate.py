@@ -13,6 +13,11 @@ from service.diagnostics.rows import Figures
 
 Numbers = NDArray[np.int64]
 
+REGIMES = 4
+"""Counts of rows by regime: see `Summary`."""
+COUNTS = 3
+"""What else is counted of rows: see `Summary`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Aggregated:
@@ -153,6 +158,11 @@ class Sums:
         total, low, high = (c.reshape(shape) for c in (self.total, self.lowest, self.highest))
         return Sums(total, low, high, self.rows.reshape(shape))
 
+    def first(self, count: int) -> "Sums":
+        """Those of so many figures."""
+        total, low, high = (c[:count] for c in (self.total, self.lowest, self.highest))
+        return Sums(total, low, high, self.rows[:count])
+
     def figures(self) -> Figures:
         """Mean, minimum and maximum (3, figure, …), NaN without a row."""
         found = np.empty((3, *self.rows.shape))
@@ -164,6 +174,22 @@ class Sums:
             np.divide(self.total, self.rows, out=found[0])
         found[:, self.rows == 0] = np.nan
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Of diagnostics over all rows.
+
+    `sums` (member, batch, heads); `regimes` (REGIMES, batch, heads): the rows that are saturated,
+    sharp, diffuse, and that have a regime, where the members tell them; `counts` (COUNTS, batch,
+    heads): rows without a key, flushed weights, overflowed logits; `figures` (member, batch, heads,
+    N), where they are kept.
+    """
+
+    sums: Sums
+    regimes: Numbers | None
+    counts: Numbers
+    figures: Figures | None
 
 
 def _extremes(low: Tensor, high: Tensor) -> tuple[Figures, Figures]:

@@ -19,9 +19,9 @@ SOFTMAX = frozenset({"softmax"})
 EXPONENTIAL = frozenset({"softmax", "softmax_one"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Diagnostic:
-    """One figure per row.
+    """One figure per row, equal to itself alone: by its fields, hashing all members takes 5 µs.
 
     `needs` says what it follows from, `least_keys` how many visible keys it takes to be defined,
     `aggregated` whether mean, minimum and maximum over rows mean something. `normalizers` are those

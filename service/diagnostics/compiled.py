@@ -8,71 +8,85 @@ import math
 from collections.abc import Sequence
 from ctypes import Array, addressof, c_int64
 from functools import lru_cache
+from operator import attrgetter
 
 import numpy as np
+from torch import Tensor
 
 from service.attention.native.library import Native
-from service.attention.native.structures import FIGURES, Summary
-from service.diagnostics.aggregate import Sums
+from service.attention.native.structures import FIGURES
+from service.attention.native.structures import Summary as Job
+from service.attention.statistics import RowStatistics
+from service.diagnostics.aggregate import COUNTS, REGIMES, Numbers, Summary, Sums
 from service.diagnostics.base import Diagnostic
-from service.diagnostics.rows import Columns, Figures
-from service.diagnostics.verdict import DIFFUSE_ENTROPY, MARKS, SATURATED_WEIGHT, SHARP_ENTROPY
+from service.diagnostics.rows import Columns
+from service.diagnostics.verdict import DIFFUSE_ENTROPY, SATURATED_WEIGHT, SHARP_ENTROPY
 
 _PLACES = {name: place for place, name in enumerate(FIGURES)}
+_JUDGED = {"max_weight", "normalized_entropy"}
+_columns = attrgetter(*Columns._fields)
+# Beyond these the reciprocal of a scale is infinite, or loses digits.
+_SCALES = 1e-300, 1e300
 
 
 @lru_cache(maxsize=16)
 def _least(members: tuple[Diagnostic, ...]) -> "tuple[Array[c_int64], list[int] | None] | None":
     """Keys that each figure takes, and where the members are among them, unless all in order."""
-    if not all(member.name in _PLACES for member in members):
-        return None
     needed = {member.name: member.least_keys for member in members}
+    if not _JUDGED <= needed.keys() <= _PLACES.keys():
+        return None
     least = (c_int64 * len(FIGURES))(*(needed.get(name, 1) for name in FIGURES))
-    places = [_PLACES[member.name] for member in members]
-    own = list(range(len(FIGURES)))
-    return least, None if places == own else places
+    places = [_PLACES[name] for name in needed]
+    return least, None if places == list(range(len(FIGURES))) else places
 
 
 def summarise(
     native: Native,
     members: Sequence[Diagnostic],
-    columns: Columns,
+    statistics: RowStatistics,
     *,
     scale: float | None,
     keep: bool,
-) -> tuple[Sums, Figures | None] | None:
-    """Sums of the members and of the regimes' marks after them, and the figures where kept.
+) -> Summary | None:
+    """What `summary.summarise` gives of rows of a softmax.
 
-    None where the library does not compute one of them, or the columns lie apart.
+    None where the library does not compute one of the members, or the statistics lie apart.
     """
-    base, lead = _base(columns), columns.visible.shape
     known = _least(tuple(members))
-    if base is None or known is None:
+    if known is None or not (scale is None or _SCALES[0] < abs(scale) < _SCALES[1]):
+        return None
+    base = _base(statistics)
+    if base is None:
         return None
     least, places = known
-    heads = math.prod(lead[:-1])
-    floats = np.empty((3, len(FIGURES) + MARKS, heads))
-    rows = np.empty((len(FIGURES) + MARKS, heads), dtype=np.int64)
-    figures = np.empty((len(FIGURES), *lead)) if keep else None
-    at, step = floats.ctypes.data, floats.strides[0]
+    *outer, queries = statistics.visible.shape
+    count = len(FIGURES)
+    sums = np.empty((3, count, *outer))
+    whole: Numbers = np.empty((count + REGIMES + COUNTS, *outer), dtype=np.int64)
+    figures = np.empty((count, *outer, queries)) if keep else None
+    at, step = sums.ctypes.data, sums.strides[0]
+    rows, one = whole.ctypes.data, whole.strides[0]
     native.summarise(
-        Summary(
-            *(heads, lead[-1], math.nan if scale is None else scale),
+        Job(
+            *(math.prod(outer), queries, math.nan if scale is None else scale),
             *(SATURATED_WEIGHT, SHARP_ENTROPY, DIFFUSE_ENTROPY),
             *(addressof(least), base, at, at + step, at + 2 * step),
-            *(rows.ctypes.data, None if figures is None else figures.ctypes.data),
+            *(rows, rows + count * one, rows + (count + REGIMES) * one),
+            None if figures is None else figures.ctypes.data,
         )
     )
+    found, regimes, counts = whole[:count], whole[count:-COUNTS], whole[-COUNTS:]
     if places is not None:
-        marks = range(len(FIGURES), len(FIGURES) + MARKS)
-        floats, rows = floats[:, [*places, *marks]], rows[[*places, *marks]]
+        sums, found = sums[:, places], found[places]
         figures = None if figures is None else figures[places]
-    return Sums(floats[0], floats[1], floats[2], rows), figures
+    return Summary(Sums(sums[0], sums[1], sums[2], found), regimes, counts, figures)
 
 
-def _base(columns: Columns) -> int | None:
-    """Where the columns begin, if they lie one after the other."""
-    first, last = columns.visible, columns.score_max_abs
-    begin = int(first.ctypes.data)
-    apart = int(last.ctypes.data) - begin == (len(columns) - 1) * first.nbytes
-    return begin if apart and first.flags.c_contiguous else None
+def _base(statistics: RowStatistics) -> int | None:
+    """Where the statistics begin, if each lies right after the one before it."""
+    first = statistics.visible
+    if first.device.type != "cpu" or not first.is_contiguous():
+        return None
+    found = list(map(Tensor.data_ptr, _columns(statistics)))
+    size = first.nbytes
+    return found[0] if found == [*range(found[0], found[0] + len(found) * size, size)] else None

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from service.attention.native.library import Native
-from service.attention.normalizing import Exponential, Weighing
+from service.attention.normalizing import FLUSHED, Exponential, Weighing
 from service.attention.statistics import RowStatistics
-from service.diagnostics.aggregate import Numbers, Sums
+from service.diagnostics.aggregate import COUNTS, REGIMES, Numbers, Summary, Sums
 from service.diagnostics.base import Diagnostic, compute, evaluate_into, undefine
 from service.diagnostics.compiled import summarise as summarise_compiled
 from service.diagnostics.rows import Columns, Figures, Rows, rows_of
@@ -25,11 +25,15 @@ from service.diagnostics.verdict import MARKS, mark_regimes
 PART_ROWS = 8192
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Material:
-    """What the figures of all rows are computed from: see `rows_of`."""
+    """What the figures of all rows are computed from: see `rows_of`.
 
-    columns: Columns
+    `statistics` become `columns` when these are asked for: the compiled library takes them as they
+    are.
+    """
+
+    statistics: RowStatistics | Columns
     scale: float | None
     weighing: Weighing
     weight_sums: Figures | None
@@ -50,7 +54,7 @@ class Material:
         """From tensors (batch, heads, N), wherever they lie."""
         there = statistics.visible.device.type != "cpu"
         return cls(
-            Columns.of(statistics.to("cpu") if there else statistics),
+            statistics.to("cpu") if there else statistics,
             scale,
             weighing,
             None if weight_sums is None else weight_sums.cpu().numpy(),
@@ -58,10 +62,16 @@ class Material:
             constants,
         )
 
+    @cached_property
+    def columns(self) -> Columns:
+        """The statistics as arrays."""
+        given = self.statistics
+        return given if isinstance(given, Columns) else Columns.of(given)
+
     @property
     def lead(self) -> tuple[int, ...]:
         """Batch, heads and N."""
-        return self.columns.visible.shape
+        return tuple(self.statistics.visible.shape)
 
     @property
     def plain(self) -> bool:
@@ -85,7 +95,7 @@ class Material:
         sums = self.weight_sums
         return replace(
             self,
-            columns=Columns(*(column[index] for column in self.columns)),
+            statistics=Columns(*(column[index] for column in self.columns)),
             weight_sums=None if sums is None else sums[(slice(None), *index)],
             figures={name: figure[index] for name, figure in self.figures.items()},
         )
@@ -96,7 +106,7 @@ class Material:
         sums = self.weight_sums
         return replace(
             self,
-            columns=Columns(*(column.reshape(shape) for column in self.columns)),
+            statistics=Columns(*(column.reshape(shape) for column in self.columns)),
             weight_sums=None if sums is None else sums.reshape(len(sums), *shape),
             figures={name: figure.reshape(shape) for name, figure in self.figures.items()},
         )
@@ -151,19 +161,6 @@ class RowFigures(Mapping[str, Tensor]):
         return RowFigures(self._members, self._material, self._further, self._found, items)
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Of diagnostics over all rows.
-
-    `sums` (member, batch, heads); `regimes` (4, batch, heads), where the members tell them;
-    `figures` (member, batch, heads, N), where they are kept.
-    """
-
-    sums: Sums
-    regimes: Numbers | None
-    figures: Figures | None
-
-
 def summarise(
     members: Sequence[Diagnostic],
     material: Material,
@@ -175,12 +172,11 @@ def summarise(
 
     `native` does it where the rows are a softmax's.
     """
-    if native is not None and material.plain:
-        compiled = summarise_compiled(
-            native, members, material.columns, scale=material.scale, keep=keep
-        )
+    statistics = material.statistics
+    if native is not None and isinstance(statistics, RowStatistics) and material.plain:
+        compiled = summarise_compiled(native, members, statistics, scale=material.scale, keep=keep)
         if compiled is not None:
-            return _summary(members, *compiled, material.lead[:-1])
+            return compiled
     *outer, _ = material.lead
     places = {member.name: place for place, member in enumerate(members)}
     own, regime = len(members), None
@@ -202,19 +198,23 @@ def summarise(
         found = Sums.empty(count, math.prod(outer)) if found is None else found
         found.add(part, heads)
     sums = found or Sums.empty(count, *outer)
-    return _summary(members, sums, None if kept is None else kept[:own], tuple(outer))
+    sums, regimes = sums.reshape((-1, *outer)), None
+    if regime is not None:
+        regimes = np.empty((REGIMES, *outer), dtype=np.int64)
+        regimes[:MARKS], regimes[MARKS] = sums.total[own:], sums.rows[regime[1]]
+    shown = None if kept is None else kept[:own]
+    return Summary(sums.first(own), regimes, count_rows(material), shown)
 
 
-def _summary(
-    members: Sequence[Diagnostic], sums: Sums, figures: Figures | None, outer: tuple[int, ...]
-) -> Summary:
-    """With the rows in each regime, whose marks are summed after the members."""
-    sums, own, regimes = sums.reshape((-1, *outer)), len(members), None
-    if len(sums.total) > own:
-        (place,) = (i for i, m in enumerate(members) if m.name == "normalized_entropy")
-        regimes = np.empty((MARKS + 1, *outer), dtype=np.int64)
-        regimes[:MARKS], regimes[MARKS] = sums.total[own:], sums.rows[place]
-    return Summary(sums, regimes, figures)
+def count_rows(material: Material) -> Numbers:
+    """Rows without a key, flushed weights and overflowed logits (3, batch, heads)."""
+    columns, sums = material.columns, material.weight_sums
+    flushed = columns.underflowed if sums is None else sums[FLUSHED]
+    found = np.empty((COUNTS, *material.lead[:-1]), dtype=np.int64)
+    of_rows = columns.visible == 0, flushed, columns.overflowed
+    for count, column in zip(found, of_rows, strict=True):
+        count[...] = np.add.reduce(column, -1, dtype=np.float64)
+    return found
 
 
 def _write(members: Sequence[Diagnostic], rows: Rows, figures: Figures) -> None:

@@ -31,8 +31,8 @@ def material(batch=BATCH, heads=HEADS, rows=ROWS, *, ragged=False, seed=0):
 
 def whole(found):
     """Everything that a summary holds, as bytes."""
-    sums = found.sums
-    return [a.tobytes() for a in (sums.total, sums.lowest, sums.highest, sums.rows, found.regimes)]
+    sums, counts = found.sums, (found.regimes, found.counts)
+    return [a.tobytes() for a in (sums.total, sums.lowest, sums.highest, sums.rows, *counts)]
 
 
 @pytest.mark.parametrize("ragged", [False, True])
@@ -66,6 +66,7 @@ def test_a_batch_item_has_the_same_bytes_in_any_company(monkeypatch, part_rows):
         alone, items = summarise(MEMBERS, own, keep=True), slice(item, item + 1)
         assert alone.figures.tobytes() == together.figures[:, items].tobytes()
         assert alone.regimes.tobytes() == together.regimes[:, items].tobytes()
+        assert alone.counts.tobytes() == together.counts[:, items].tobytes()
         for name in ("total", "lowest", "highest", "rows"):
             mine, theirs = getattr(alone.sums, name), getattr(together.sums, name)
             finite = alone.sums.rows > 0

@@ -67,7 +67,10 @@ enum Figure {
   JACOBIAN_FROBENIUS, JACOBIAN_SPECTRAL_LOWER, JACOBIAN_SPECTRAL_UPPER, LOGIT_VARIANCE_UNDER_P,
   FIGURES
 };
-constexpr int MARKS = 3;
+// Rows that are saturated, sharp, diffuse, and that have a regime.
+constexpr int REGIMES = 4;
+// Rows without a key, flushed weights, overflowed logits.
+constexpr int COUNTS = 3;
 
 // What is to be summed of the figures of rows; all arrays (…, heads), `heads` those of all items.
 struct Summary {
@@ -76,9 +79,11 @@ struct Summary {
   double saturated, sharp, diffuse;
   const int64_t* least;   // visible keys that each figure takes to be defined
   const double* columns;  // (COLUMNS, heads, queries)
-  double *total, *lowest, *highest;  // (FIGURES + MARKS, heads)
-  int64_t* rows;
-  double* figures;  // (FIGURES, heads, queries), or null
+  double *total, *lowest, *highest;  // (FIGURES, heads), of the finite ones,
+  int64_t* rows;                     // and how many these are
+  int64_t* regimes;  // (REGIMES, heads)
+  int64_t* counts;   // (COUNTS, heads)
+  double* figures;   // (FIGURES, heads, queries), or null
 };
 
 // What is to be collected of the same logits once their rows' maxima and sums are known.

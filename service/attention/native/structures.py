@@ -73,7 +73,7 @@ class Summary(Structure):
         *((name, c_int64) for name in ("heads", "queries")),
         *((name, c_double) for name in ("scale", "saturated", "sharp", "diffuse")),
         *((name, c_void_p) for name in ("least", "columns", "total", "lowest", "highest")),
-        *((name, c_void_p) for name in ("rows", "figures")),
+        *((name, c_void_p) for name in ("rows", "regimes", "counts", "figures")),
     ]
 
 

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <vector>
 
 namespace attention {
 namespace {
@@ -15,62 +14,6 @@ namespace {
 using D = Vec<double>;
 using DMask = Mask<double>;
 constexpr int DOUBLES = Lanes<double>::count;
-
-#if defined(__AVX512F__)
-INLINE D root(D x) { return _mm512_sqrt_pd(x); }
-#elif defined(__AVX__)
-INLINE D root(D x) { return _mm256_sqrt_pd(x); }
-#elif defined(__x86_64__)
-INLINE D root(D x) { return _mm_sqrt_pd(x); }
-#else
-INLINE D root(D x) {
-  for (int i = 0; i < DOUBLES; ++i) x[i] = std::sqrt(x[i]);
-  return x;
-}
-#endif
-
-// ln(1 + t) for t >= 0, `inverse` 1/(1 + t): u = 1 + t = 2^e f with f near 1, ln f = 2 atanh((f - 1)/(f + 1)) by its
-// series, and what rounding u lost is t - (u - 1) over u.
-INLINE D log_one_plus(D t, D inverse) {
-  const D u = t + 1.0, lost = (t - (u - 1.0)) * inverse;
-  const DMask raw = reinterpret_cast<DMask>(u);
-  // 0x3fe6a09e… are the high bits of sqrt(1/2): f is from there to sqrt(2).
-  const DMask up = (raw - 0x3fe6a09e00000000ll) >> 52;
-  const D f = reinterpret_cast<D>(raw - (up << 52));
-  const D e = reinterpret_cast<D>(up + 0x4338000000000000ll) - 0x1.8p52;
-  const D s = (f - 1.0) / (f + 1.0), square = s * s;
-  D sum = D{} + 1.0 / 23;
-#pragma GCC unroll 12
-  for (int k = 21; k >= 3; k -= 2) sum = sum * square + 1.0 / k;
-  const D series = 2.0 * s + (2.0 * s) * (square * sum);
-  return e * Lanes<double>::ln2 + (series + (e * Lanes<double>::ln2_rest + lost));
-}
-
-// exp of a moderate x of either sign; 0 where it would flush.
-INLINE D exponential_of(D x) {
-  const D flush = D{} - Lanes<double>::flush;
-  return x >= flush ? exponential<double>(smaller(larger(x, flush), D{} + 700.0)) : D{};
-}
-
-// Natural logarithms of the numbers of keys, made once.
-class Logarithms {
- public:
-  double of(double n) {
-    const size_t whole = static_cast<size_t>(n);
-    if (whole >= MOST) return std::log(n);
-    if (whole >= known_.size()) {
-      const size_t from = known_.size();
-      known_.resize(std::min<size_t>(MOST, 2 * whole + 16));
-      for (size_t i = from; i < known_.size(); ++i) known_[i] = std::log(std::max<double>(i, 1));
-    }
-    return known_[whole];
-  }
-
- private:
-  static constexpr size_t MOST = 1 << 16;
-  std::vector<double> known_;
-};
-thread_local Logarithms logarithms;
 
 struct Figures {
   D of[FIGURES];
@@ -125,91 +68,146 @@ INLINE DMask finite(D x) {
   return larger(x, -x) <= std::numeric_limits<double>::max();
 }
 
+// Vectors of rows held at a time: their figures stay in the nearest cache, and are summed column by
+// column in registers (all sums at once would go through memory for every vector).
+constexpr int HELD = 16;
+
+// The figures of the rows held (NaN where they are undefined), what is counted of rows, and the
+// last factors of a number of keys.
+struct Held {
+  D figures[FIGURES][HELD];
+  D marks[REGIMES], counts[COUNTS];
+  D seen;
+  Keys keys;
+};
+
 // Counts the rows in each regime among those that have one.
-INLINE void count(const Summary& job, const Figures& found, DMask regime, D* marks) {
+INLINE void mark(const Summary& job, const Figures& found, D* marks) {
   const D evenness = found.of[NORMALIZED_ENTROPY], one = D{} + 1.0;
+  const DMask regime = finite(evenness);
   const DMask saturated = regime & (found.of[MAX_WEIGHT] >= job.saturated);
   const DMask neither = regime & ~saturated;
   marks[0] += saturated ? one : D{};
   marks[1] += (neither & (evenness < job.sharp)) ? one : D{};
   marks[2] += (neither & (evenness > job.diffuse)) ? one : D{};
+  marks[3] += regime ? one : D{};
+}
+
+// NaN where a row lacks keys, is unsound, or is not there at all.
+INLINE void undefine(const Summary& job, D visible, DMask sound, DMask there, Figures& found) {
+  const D nan = D{} + std::numeric_limits<double>::quiet_NaN();
+  found.of[ARG_MAX] = sound ? found.of[ARG_MAX] : D{} - 1.0;
+  found.of[LSE] = sound ? found.of[LSE] : nan;
+  for (int k = 0; k < FIGURES; ++k) {
+    const double least = static_cast<double>(job.least[k]);
+    const DMask defined = least > 0 ? sound & (visible >= least) : there;
+    found.of[k] = defined ? found.of[k] : nan;
+  }
+}
+
+// The figures of as many rows as a vector takes, or of the `left` that there are.
+INLINE void hold(const Summary& job, double most_needed, int64_t row, int64_t left, int v,
+                 Held& held) {
+  const DMask there = first<double>(left);
+  D c[COLUMNS];
+  for (int k = 0; k < COLUMNS; ++k) {
+    const double* from = job.columns + k * job.heads * job.queries + row;
+    c[k] = D{};
+    if (left >= DOUBLES) c[k] = load<double>(from);
+    else std::memcpy(&c[k], from, left * sizeof(double));
+  }
+  const D one = D{} + 1.0, n = larger(c[VISIBLE], one);
+  if (bits(n != held.seen)) {
+    const D inverse = 1.0 / n, log_n = log_one_plus(n - 1.0, inverse);
+    held.keys = {inverse, 1.0 / log_n, 1.0 / root(2.0 * log_n)};
+    held.seen = n;
+  }
+  Figures found = figures_of(c, held.keys, job.scale);
+  const DMask sound = (c[OVERFLOWED] == 0.0) & there;
+  if (bits(~(sound & (c[VISIBLE] >= most_needed))))
+    undefine(job, c[VISIBLE], sound, there, found);
+  mark(job, found, held.marks);
+  held.counts[0] += (there & (c[VISIBLE] == 0.0)) ? one : D{};
+  held.counts[1] += c[UNDERFLOWED];
+  held.counts[2] += c[OVERFLOWED];
+  for (int k = 0; k < FIGURES; ++k) held.figures[k][v] = found.of[k];
+}
+
+// What is summed of one figure.
+struct Summed {
+  D sum = {}, low = D{} + std::numeric_limits<double>::infinity(), high = -low;
+  int64_t rows = 0;
+
+  void add(const D* figures, int vectors) {
+    D all = {}, least = low, most = high;
+    for (int v = 0; v < vectors; ++v) {
+      all += figures[v];
+      least = smaller(least, figures[v]);
+      most = larger(most, figures[v]);
+    }
+    // A finite sum proves that every one is finite.
+    if (bits(~finite(all))) return add_finite(figures, vectors);
+    sum += all, low = least, high = most;
+    rows += vectors * DOUBLES;
+  }
+
+ private:
+  void add_finite(const D* figures, int vectors) {
+    const D infinite = D{} + std::numeric_limits<double>::infinity();
+    D all = {};
+    for (int v = 0; v < vectors; ++v) {
+      const D x = figures[v];
+      const DMask counted = finite(x);
+      all += counted ? x : D{};
+      low = smaller(low, counted ? x : infinite);
+      high = larger(high, counted ? x : -infinite);
+      rows += __builtin_popcount(bits(counted));
+    }
+    sum += all;
+  }
+};
+
+// Those that take a key are NaN where they are not finite.
+void show(const Summary& job, const Held& held, int64_t row, int64_t rows) {
+  const D nan = D{} + std::numeric_limits<double>::quiet_NaN();
+  for (int k = 0; k < FIGURES; ++k) {
+    double* to = job.figures + k * job.heads * job.queries + row;
+    for (int64_t i = 0; i < rows; i += DOUBLES) {
+      const D x = held.figures[k][i / DOUBLES];
+      const D shown = job.least[k] > 0 ? (finite(x) ? x : nan) : x;
+      std::memcpy(to + i, &shown, std::min<int64_t>(DOUBLES, rows - i) * sizeof(double));
+    }
+  }
 }
 
 // One head's rows, in their order.
 void summarise_head(const Summary& job, int64_t head) {
-  const double nan = std::numeric_limits<double>::quiet_NaN();
-  const double infinite = std::numeric_limits<double>::infinity();
-  D sum[FIGURES + MARKS] = {}, low[FIGURES], high[FIGURES];
-  int64_t rows[FIGURES] = {};
-  for (int k = 0; k < FIGURES; ++k) low[k] = D{} + infinite, high[k] = D{} - infinite;
-  const int64_t all = job.heads * job.queries;
   const double most_needed = *std::max_element(job.least, job.least + FIGURES);
-  D last = {};
-  Keys keys = {};
-  for (int64_t i = 0; i < job.queries; i += DOUBLES) {
-    const int64_t left = std::min<int64_t>(DOUBLES, job.queries - i);
-    const DMask there = first<double>(left);
-    D c[COLUMNS];
-    for (int k = 0; k < COLUMNS; ++k) {
-      const double* from = job.columns + k * all + head * job.queries + i;
-      c[k] = D{};
-      if (left == DOUBLES) c[k] = load<double>(from);
-      else std::memcpy(&c[k], from, left * sizeof(double));
-    }
-    const D n = larger(c[VISIBLE], D{} + 1.0);
-    if (bits(n != last)) {
-      D log_n;
-      for (int l = 0; l < DOUBLES; ++l) log_n[l] = logarithms.of(n[l]);
-      keys = {1.0 / n, 1.0 / log_n, 1.0 / root(2.0 * log_n)};
-      last = n;
-    }
-    Figures found = figures_of(c, keys, job.scale);
-    const DMask sound = (c[OVERFLOWED] == 0.0) & there;
-    if (job.figures == nullptr && !bits(~(sound & (c[VISIBLE] >= most_needed)))) {
-      D whole = {};
-      for (int k = 0; k < FIGURES; ++k) whole += found.of[k];
-      if (!bits(~finite(whole))) {
-        // Every figure of these rows is defined.
-        for (int k = 0; k < FIGURES; ++k) {
-          sum[k] += found.of[k];
-          low[k] = smaller(low[k], found.of[k]);
-          high[k] = larger(high[k], found.of[k]);
-          rows[k] += DOUBLES;
-        }
-        count(job, found, sound, sum + FIGURES);
-        continue;
-      }
-    }
-    found.of[ARG_MAX] = sound ? found.of[ARG_MAX] : D{} - 1.0;
-    found.of[LSE] = sound ? found.of[LSE] : D{} + nan;
-    for (int k = 0; k < FIGURES; ++k) {
-      const double least = static_cast<double>(job.least[k]);
-      DMask defined = there;
-      if (least > 0) defined = sound & (c[VISIBLE] >= least);
-      const DMask counted = defined & finite(found.of[k]);
-      const D x = found.of[k];
-      sum[k] += counted ? x : D{};
-      low[k] = smaller(low[k], counted ? x : D{} + infinite);
-      high[k] = larger(high[k], counted ? x : D{} - infinite);
-      rows[k] += __builtin_popcount(bits(counted));
-      if (job.figures != nullptr) {
-        const D shown = least > 0 ? (counted ? x : D{} + nan) : x;
-        double* to = job.figures + k * all + head * job.queries + i;
-        if (left == DOUBLES) store<double>(to, shown);
-        else std::memcpy(to, &shown, left * sizeof(double));
-      }
-    }
-    const double least = static_cast<double>(job.least[NORMALIZED_ENTROPY]);
-    const DMask regime = sound & (c[VISIBLE] >= least) & finite(found.of[NORMALIZED_ENTROPY]);
-    count(job, found, regime, sum + FIGURES);
+  Held held;
+  for (D& marks : held.marks) marks = D{};
+  for (D& counts : held.counts) counts = D{};
+  held.seen = D{};
+  Summed columns[FIGURES];
+  for (int64_t i = 0; i < job.queries; i += HELD * DOUBLES) {
+    const int64_t row = head * job.queries + i;
+    const int64_t rows = std::min<int64_t>(HELD * DOUBLES, job.queries - i);
+    const int vectors = static_cast<int>((rows + DOUBLES - 1) / DOUBLES);
+    for (int v = 0; v < vectors; ++v)
+      hold(job, most_needed, row + v * DOUBLES, rows - v * DOUBLES, v, held);
+    for (int k = 0; k < FIGURES; ++k) columns[k].add(held.figures[k], vectors);
+    if (job.figures != nullptr) show(job, held, row, rows);
   }
-  for (int k = 0; k < FIGURES + MARKS; ++k) {
-    job.total[k * job.heads + head] = total<double>(sum[k]);
-    job.lowest[k * job.heads + head] = k < FIGURES ? lowest_of<double, DOUBLES>(low[k]) : 0;
-    job.highest[k * job.heads + head] =
-        k < FIGURES ? -lowest_of<double, DOUBLES>(-high[k]) : job.queries;
-    job.rows[k * job.heads + head] = k < FIGURES ? rows[k] : job.queries;
+  for (int k = 0; k < FIGURES; ++k) {
+    const int64_t at = k * job.heads + head;
+    job.total[at] = total<double>(columns[k].sum);
+    job.lowest[at] = lowest_of<double, DOUBLES>(columns[k].low);
+    job.highest[at] = -lowest_of<double, DOUBLES>(-columns[k].high);
+    job.rows[at] = columns[k].rows;
   }
+  for (int k = 0; k < REGIMES; ++k)
+    job.regimes[k * job.heads + head] = static_cast<int64_t>(total<double>(held.marks[k]));
+  for (int k = 0; k < COUNTS; ++k)
+    job.counts[k * job.heads + head] = static_cast<int64_t>(total<double>(held.counts[k]));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Vectors as wide as the instruction set this file is compiled for, and exp and tanh over them.
+// Vectors as wide as the instruction set this file is compiled for, and exp, ln, tanh and square
+// roots over them.
 #pragma once
 #include <cfloat>
 #include <cmath>
@@ -142,6 +143,46 @@ template <class T> INLINE Vec<T> exponential(Vec<T> x) {
   const Mask<T> bits = reinterpret_cast<Mask<T>>(shifted) << L::mantissa;
   return reinterpret_cast<Vec<T>>(reinterpret_cast<Mask<T>>(sum) + bits);
 }
+
+// exp of a moderate x of either sign; 0 where it would flush.
+INLINE Vec<double> exponential_of(Vec<double> x) {
+  const Vec<double> flush = all<double>(-Lanes<double>::flush);
+  const Vec<double> within = smaller(larger(x, flush), all<double>(700));
+  return x >= flush ? exponential<double>(within) : Vec<double>{};
+}
+
+// ln(1 + t) for t >= 0, `inverse` 1/(1 + t): u = 1 + t = 2^e f with f between sqrt(1/2) and sqrt(2),
+// ln f = 2 atanh((f - 1)/(f + 1)) by its series, whose first missing term is 1e-20 of the whole, and
+// what rounding u lost is t - (u - 1) over u.
+INLINE Vec<double> log_one_plus(Vec<double> t, Vec<double> inverse) {
+  using V = Vec<double>;
+  using M = Mask<double>;
+  const V u = t + 1.0, lost = (t - (u - 1.0)) * inverse;
+  const M raw = reinterpret_cast<M>(u);
+  // 0x3fe6a09e… are the high bits of sqrt(1/2).
+  const M up = (raw - 0x3fe6a09e00000000ll) >> 52;
+  const V f = reinterpret_cast<V>(raw - (up << 52));
+  const V e = reinterpret_cast<V>(up + 0x4338000000000000ll) - 0x1.8p52;
+  const V s = (f - 1.0) / (f + 1.0), square = s * s;
+  V sum = all<double>(1.0 / 23);
+#pragma GCC unroll 12
+  for (int k = 21; k >= 3; k -= 2) sum = sum * square + 1.0 / k;
+  const V series = 2.0 * s + (2.0 * s) * (square * sum);
+  return e * Lanes<double>::ln2 + (series + (e * Lanes<double>::ln2_rest + lost));
+}
+
+#if defined(__AVX512F__)
+INLINE Vec<double> root(Vec<double> x) { return _mm512_sqrt_pd(x); }
+#elif defined(__AVX__)
+INLINE Vec<double> root(Vec<double> x) { return _mm256_sqrt_pd(x); }
+#elif defined(__x86_64__)
+INLINE Vec<double> root(Vec<double> x) { return _mm_sqrt_pd(x); }
+#else
+INLINE Vec<double> root(Vec<double> x) {
+  for (int i = 0; i < Lanes<double>::count; ++i) x[i] = std::sqrt(x[i]);
+  return x;
+}
+#endif
 
 // tanh y = -e/(2 + e) with e = exp(-2|y|) - 1, which keeps its digits near 0: with 2^n taken out,
 // e = 2^n p + (2^n - 1), and p is the Taylor sum without its first term.
