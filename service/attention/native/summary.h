@@ -81,10 +81,10 @@ struct Held {
   Keys keys;
 };
 
-// Counts the rows in each regime among those that have one.
-INLINE void mark(const Summary& job, const Figures& found, D* marks) {
+// Counts the rows in each regime among those that are there and have one.
+INLINE void mark(const Summary& job, const Figures& found, DMask there, D* marks) {
   const D evenness = found.of[NORMALIZED_ENTROPY], one = D{} + 1.0;
-  const DMask regime = finite(evenness);
+  const DMask regime = there & finite(evenness);
   const DMask saturated = regime & (found.of[MAX_WEIGHT] >= job.saturated);
   const DMask neither = regime & ~saturated;
   marks[0] += saturated ? one : D{};
@@ -93,20 +93,19 @@ INLINE void mark(const Summary& job, const Figures& found, D* marks) {
   marks[3] += regime ? one : D{};
 }
 
-// NaN where a row lacks keys, is unsound, or is not there at all.
-INLINE void undefine(const Summary& job, D visible, DMask sound, DMask there, Figures& found) {
+// NaN where a row lacks keys, or is unsound.
+INLINE void undefine(const Summary& job, D visible, DMask sound, Figures& found) {
   const D nan = D{} + std::numeric_limits<double>::quiet_NaN();
   found.of[ARG_MAX] = sound ? found.of[ARG_MAX] : D{} - 1.0;
   found.of[LSE] = sound ? found.of[LSE] : nan;
   for (int k = 0; k < FIGURES; ++k) {
     const double least = static_cast<double>(job.least[k]);
-    const DMask defined = least > 0 ? sound & (visible >= least) : there;
-    found.of[k] = defined ? found.of[k] : nan;
+    if (least > 0) found.of[k] = sound & (visible >= least) ? found.of[k] : nan;
   }
 }
 
 // The figures of as many rows as a vector takes, or of the `left` that there are.
-INLINE void hold(const Summary& job, double most_needed, int64_t row, int64_t left, int v,
+INLINE void hold(const Summary& job, double most_needed, int64_t row, int64_t left, int64_t v,
                  Held& held) {
   const DMask there = first<double>(left);
   D c[COLUMNS];
@@ -118,15 +117,15 @@ INLINE void hold(const Summary& job, double most_needed, int64_t row, int64_t le
   }
   const D one = D{} + 1.0, n = larger(c[VISIBLE], one);
   if (bits(n != held.seen)) {
-    const D inverse = 1.0 / n, log_n = log_one_plus(n - 1.0, inverse);
-    held.keys = {inverse, 1.0 / log_n, 1.0 / root(2.0 * log_n)};
+    const D inverse = 1.0 / n, rooted = 1.0 / root(2.0 * log_one_plus(n - 1.0, inverse));
+    held.keys = {inverse, 2.0 * rooted * rooted, rooted};
     held.seen = n;
   }
   Figures found = figures_of(c, held.keys, job.scale);
-  const DMask sound = (c[OVERFLOWED] == 0.0) & there;
-  if (bits(~(sound & (c[VISIBLE] >= most_needed))))
-    undefine(job, c[VISIBLE], sound, there, found);
-  mark(job, found, held.marks);
+  const DMask sound = c[OVERFLOWED] == 0.0;
+  if (bits(there & ~(sound & (c[VISIBLE] >= most_needed))))
+    undefine(job, c[VISIBLE], sound, found);
+  mark(job, found, there, held.marks);
   held.counts[0] += (there & (c[VISIBLE] == 0.0)) ? one : D{};
   held.counts[1] += c[UNDERFLOWED];
   held.counts[2] += c[OVERFLOWED];
@@ -138,29 +137,36 @@ struct Summed {
   D sum = {}, low = D{} + std::numeric_limits<double>::infinity(), high = -low;
   int64_t rows = 0;
 
-  void add(const D* figures, int vectors) {
+  void add(const D* figures, int64_t count) {
+    const int64_t whole = count / DOUBLES;
     D all = {}, least = low, most = high;
-    for (int v = 0; v < vectors; ++v) {
+    for (int64_t v = 0; v < whole; ++v) {
       all += figures[v];
       least = smaller(least, figures[v]);
       most = larger(most, figures[v]);
     }
+    if (const int64_t left = count - whole * DOUBLES) {
+      const DMask there = first<double>(left);
+      const D x = figures[whole];
+      all += there ? x : D{};
+      least = smaller(least, there ? x : least);
+      most = larger(most, there ? x : most);
+    }
     // A finite sum proves that every one is finite.
-    if (bits(~finite(all))) return add_finite(figures, vectors);
+    if (bits(~finite(all))) return add_finite(figures, count);
     sum += all, low = least, high = most;
-    rows += vectors * DOUBLES;
+    rows += count;
   }
 
  private:
-  void add_finite(const D* figures, int vectors) {
-    const D infinite = D{} + std::numeric_limits<double>::infinity();
+  void add_finite(const D* figures, int64_t count) {
     D all = {};
-    for (int v = 0; v < vectors; ++v) {
+    for (int64_t v = 0; v * DOUBLES < count; ++v) {
       const D x = figures[v];
-      const DMask counted = finite(x);
+      const DMask counted = finite(x) & first<double>(count - v * DOUBLES);
       all += counted ? x : D{};
-      low = smaller(low, counted ? x : infinite);
-      high = larger(high, counted ? x : -infinite);
+      low = smaller(low, counted ? x : low);
+      high = larger(high, counted ? x : high);
       rows += __builtin_popcount(bits(counted));
     }
     sum += all;
@@ -168,15 +174,18 @@ struct Summed {
 };
 
 // Those that take a key are NaN where they are not finite.
-void show(const Summary& job, const Held& held, int64_t row, int64_t rows) {
+void show(const Summary& job, const Held& held, int64_t row, int64_t count) {
   const D nan = D{} + std::numeric_limits<double>::quiet_NaN();
+  const int64_t whole = count / DOUBLES;
   for (int k = 0; k < FIGURES; ++k) {
+    const D* figures = held.figures[k];
     double* to = job.figures + k * job.heads * job.queries + row;
-    for (int64_t i = 0; i < rows; i += DOUBLES) {
-      const D x = held.figures[k][i / DOUBLES];
-      const D shown = job.least[k] > 0 ? (finite(x) ? x : nan) : x;
-      std::memcpy(to + i, &shown, std::min<int64_t>(DOUBLES, rows - i) * sizeof(double));
-    }
+    const DMask always = DMask{} - int64_t(job.least[k] == 0);
+    const auto shown = [&](D x) { return (always | finite(x)) ? x : nan; };
+    for (int64_t v = 0; v < whole; ++v) store<double>(to + v * DOUBLES, shown(figures[v]));
+    if (whole * DOUBLES == count) continue;
+    const D last = shown(figures[whole]);
+    std::memcpy(to + whole * DOUBLES, &last, (count - whole * DOUBLES) * sizeof(double));
   }
 }
 
@@ -190,12 +199,11 @@ void summarise_head(const Summary& job, int64_t head) {
   Summed columns[FIGURES];
   for (int64_t i = 0; i < job.queries; i += HELD * DOUBLES) {
     const int64_t row = head * job.queries + i;
-    const int64_t rows = std::min<int64_t>(HELD * DOUBLES, job.queries - i);
-    const int vectors = static_cast<int>((rows + DOUBLES - 1) / DOUBLES);
-    for (int v = 0; v < vectors; ++v)
-      hold(job, most_needed, row + v * DOUBLES, rows - v * DOUBLES, v, held);
-    for (int k = 0; k < FIGURES; ++k) columns[k].add(held.figures[k], vectors);
-    if (job.figures != nullptr) show(job, held, row, rows);
+    const int64_t count = std::min<int64_t>(HELD * DOUBLES, job.queries - i);
+    for (int64_t v = 0; v * DOUBLES < count; ++v)
+      hold(job, most_needed, row + v * DOUBLES, count - v * DOUBLES, v, held);
+    for (int k = 0; k < FIGURES; ++k) columns[k].add(held.figures[k], count);
+    if (job.figures != nullptr) show(job, held, row, count);
   }
   for (int k = 0; k < FIGURES; ++k) {
     const int64_t at = k * job.heads + head;

@@ -151,9 +151,9 @@ INLINE Vec<double> exponential_of(Vec<double> x) {
   return x >= flush ? exponential<double>(within) : Vec<double>{};
 }
 
-// ln(1 + t) for t >= 0, `inverse` 1/(1 + t): u = 1 + t = 2^e f with f between sqrt(1/2) and sqrt(2),
-// ln f = 2 atanh((f - 1)/(f + 1)) by its series, whose first missing term is 1e-20 of the whole, and
-// what rounding u lost is t - (u - 1) over u.
+// ln(1 + t) for t >= 0, `inverse` 1/(1 + t): u = 1 + t = 2^e f with f from sqrt(1/2) to sqrt(2),
+// ln f = 2 atanh((f - 1)/(f + 1)) by its series, whose first missing term is 2e-20 of the whole,
+// and what rounding u lost is t - (u - 1) over u.
 INLINE Vec<double> log_one_plus(Vec<double> t, Vec<double> inverse) {
   using V = Vec<double>;
   using M = Mask<double>;
