@@ -1,7 +1,7 @@
 """The verdict of one analysis: levels, evidence, and what would mend it."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,7 +15,6 @@ from service.harms import Gradients
 from service.plan import Plan
 from service.scored import Scored
 
-_Regimes = tuple[int, int, int, int]
 _OF_SHARES = ("key_share", "perturbation_amplification")
 
 
@@ -66,11 +65,9 @@ def judge(
         said = _advice(plan, scored, figures, None, found, [])
         none: dict[str, float | None] = dict.fromkeys(REGIMES)
         return None, Verdict(None, undecided, none, 0, found, said, OFF_SOFTMAX)
-    heads_of = [list(zip(*item, strict=True)) for item in zip(*regimes.tolist(), strict=True)]
-    pooled = heads_of[0]
-    if len(heads_of) > 1:
-        pooled = [_together(items) for items in zip(*heads_of, strict=True)]
-    whole = _together(pooled)
+    heads_of = regimes.transpose(1, 2, 0).tolist()
+    pooled = heads_of[0] if len(heads_of) == 1 else regimes.sum(1).T.tolist()
+    whole = list(map(sum, zip(*pooled, strict=True)))
     verdict = Verdict(
         level=(total := level(*whole)),
         heads=[[level(*head) for head in item] for item in heads_of],
@@ -87,11 +84,6 @@ def judge(
         ),
     )
     return Counts.from_array(regimes), verdict
-
-
-def _together(counts: Iterable[_Regimes]) -> _Regimes:
-    saturated, sharp, diffuse, rows = map(sum, zip(*counts, strict=True))
-    return saturated, sharp, diffuse, rows
 
 
 def _advice(

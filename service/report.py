@@ -218,7 +218,7 @@ def conclude(
     gradients: Gradients | None = None,
 ) -> Analysis:
     """Counts and verdict of one request."""
-    masked, underflowed, overflowed = tallied.counts.sum((1, 2)).tolist()
+    masked, underflowed, overflowed = np.add.reduce(tallied.counts, (1, 2)).tolist()
     numerics = Numerics(
         compute_dtype=operands.DTYPE_NAMES[plan.compute_dtype],
         fully_masked_rows=masked,

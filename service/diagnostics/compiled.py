@@ -6,11 +6,13 @@ other rows.
 
 import math
 from collections.abc import Sequence
-from ctypes import Array, addressof, c_int64
+from ctypes import Array, addressof, c_char, c_int64
 from functools import lru_cache
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from service.attention.native.library import Native
@@ -64,15 +66,15 @@ def summarise(
     sums = np.empty((3, count, *outer))
     whole: Numbers = np.empty((count + REGIMES + COUNTS, *outer), dtype=np.int64)
     figures = np.empty((count, *outer, queries)) if keep else None
-    at, step = sums.ctypes.data, sums.strides[0]
-    rows, one = whole.ctypes.data, whole.strides[0]
+    at, step = _address(sums), sums.strides[0]
+    rows, one = _address(whole), whole.strides[0]
     native.summarise(
         Job(
             *(math.prod(outer), queries, math.nan if scale is None else scale),
             *(SATURATED_WEIGHT, SHARP_ENTROPY, DIFFUSE_ENTROPY),
             *(addressof(least), base, at, at + step, at + 2 * step),
             *(rows, rows + count * one, rows + (count + REGIMES) * one),
-            None if figures is None else figures.ctypes.data,
+            None if figures is None else _address(figures),
         )
     )
     found, regimes, counts = whole[:count], whole[count:-COUNTS], whole[-COUNTS:]
@@ -80,6 +82,11 @@ def summarise(
         sums, found = sums[:, places], found[places]
         figures = None if figures is None else figures[places]
     return Summary(Sums(sums[0], sums[1], sums[2], found), regimes, counts, figures)
+
+
+def _address(array: NDArray[Any]) -> int:
+    """At a third of the cost of `array.ctypes.data`."""
+    return addressof(c_char.from_buffer(array.data))
 
 
 def _base(statistics: RowStatistics) -> int | None:
