@@ -70,7 +70,7 @@ INLINE DMask finite(D x) {
 
 // Vectors of rows held at a time: their figures stay in the nearest cache, and are summed column by
 // column in registers (all sums at once would go through memory for every vector).
-constexpr int HELD = 16;
+constexpr int HELD = 8;
 
 // The figures of the rows held (NaN where they are undefined), what is counted of rows, and the
 // last factors of a number of keys.
