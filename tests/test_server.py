@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import main
+from service.process import serve
 from tests.files import response_of
 from tests.server_process import running
 
@@ -243,5 +243,5 @@ def test_a_wrong_setting_is_told_at_once(monkeypatch, name, value):
     """A setting that makes no sense ends the process before it serves, and is named."""
     monkeypatch.setenv(f"ATTENTION_{name.upper()}", value)
     with pytest.raises(SystemExit) as ended:
-        main()
+        serve()
     assert str(ended.value).startswith(f"ATTENTION_{name.upper()}: ")

@@ -6,8 +6,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from service import logs
-from service.__main__ import server_of
 from service.app import create_app
+from service.process import server_of
 from service.settings import Settings
 
 REASON = "a computation that nobody waits for has not ended within 10 s"
