@@ -7,7 +7,6 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
 from service.api import (
@@ -110,10 +109,11 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = False) -> Fa
                 task.cancel()
             engine.stop()
 
-    app = FastAPIOffline(
+    app = FastAPI(
+        # The docs pages and the document have a room here.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        static_url=STATIC,
         title="Attention analysis",
         summary="What is my attention doing, and is it saturated?",
         description=_DESCRIPTION,
@@ -132,6 +132,7 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = False) -> Fa
     app.state.shared = State(settings, engine, metrics)
     for room in _ROOMS:
         app.include_router(room.router)
+    app.mount(STATIC, docs_pages.files())
     problems.install(app)
     documentation.install(app, settings)
     return app

@@ -1,5 +1,6 @@
 """The OpenAPI document: request bodies of raw routes, error responses, components."""
 
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI
@@ -91,26 +92,30 @@ def request_body(
 
 def install(app: FastAPI, settings: Settings) -> None:
     """Make the document once, on first demand; it asks for a key where one is set."""
+    making = Lock()
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = get_openapi(
-                title=app.title,
-                version=app.version,
-                summary=app.summary,
-                description=app.description,
-                tags=app.openapi_tags,
-                routes=app.routes,
-                license_info=app.license_info,
-            )
-            components = document.setdefault("components", {})
-            components.setdefault("schemas", {}).update(_components())
-            if settings.api_key is not None:
-                components["securitySchemes"] = {_SCHEME: _KEY}
-                _lock(document["paths"], settings)
-            _head(document)
-            app.openapi_schema = document
-        return app.openapi_schema
+        with making:
+            return app.openapi_schema or made()
+
+    def made() -> dict[str, Any]:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=app.description,
+            tags=app.openapi_tags,
+            routes=app.routes,
+            license_info=app.license_info,
+        )
+        components = document.setdefault("components", {})
+        components.setdefault("schemas", {}).update(_components())
+        if settings.api_key is not None:
+            components["securitySchemes"] = {_SCHEME: _KEY}
+            _lock(document["paths"], settings)
+        _head(document)
+        app.openapi_schema = document
+        return document
 
     app.openapi = openapi  # type: ignore[method-assign]
 

@@ -27,8 +27,6 @@ async def warmed(app: FastAPI, engine: Engine, settings: Settings) -> None:
         return
     engine.warm = True
     _log.info("Ready: a request of the service's own was answered with %d", status)
-    # It takes half a second, and whoever asks for it first would wait, with all others.
-    await asyncio.to_thread(app.openapi)
 
 
 async def _status(app: ASGIApp, scope: Scope) -> int:

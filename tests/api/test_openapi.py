@@ -1,12 +1,15 @@
+import asyncio
 import json
 import math
 import os
 import re
+import threading
 import time
 from html.parser import HTMLParser
 from importlib.resources import files
 from urllib.parse import urljoin, urlparse
 
+import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -73,6 +76,41 @@ async def test_the_document_is_openapi_3_1_and_served(client, document):
     assert document["info"]["title"]
     assert document["info"]["license"]["name"] == "Apache-2.0"
     assert re.fullmatch(r"\d+\.\d+\.\d+", document["info"]["version"])
+
+
+async def test_the_document_is_made_when_asked_for_and_beside_the_event_loop():
+    """Nobody waits for a document that nobody reads; who asks for one holds up nobody else."""
+    app, makers = create_app(), []
+    make = app.openapi
+
+    def seen():
+        assert app.openapi_schema is None
+        makers.append(threading.current_thread())
+        return make()
+
+    app.openapi = seen
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        assert (await client.get("/openapi.json")).status_code == 200
+    assert len(makers) == 1
+    assert makers[0] is not threading.current_thread()
+
+
+async def test_who_asks_at_once_gets_one_document():
+    """It is made once, however many threads ask first."""
+    documents = await asyncio.gather(
+        *[asyncio.to_thread(app.openapi) for app in [create_app()] * 4]
+    )
+    assert all(found is documents[0] for found in documents)
+
+
+async def test_the_document_names_the_path_that_a_proxy_adds(document):
+    """Behind a proxy that adds a prefix the operations are below it; elsewhere at the root."""
+    transport = httpx.ASGITransport(create_app(), root_path="/attention")
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        served = (await client.get("/attention/openapi.json")).json()
+    assert served == {**document, "servers": [{"url": "/attention"}]}
+    assert "servers" not in document
 
 
 def test_every_operation_is_described(document, operations):

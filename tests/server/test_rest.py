@@ -14,7 +14,7 @@ pytestmark = pytest.mark.sockets
 SERVING = {
     *("service", "schemas", "tests"),
     *("pydantic", "pydantic_core", "pydantic_settings", "annotated_types", "typing_inspection"),
-    *("fastapi", "fastapi_offline", "annotated_doc", "starlette", "anyio", "opentelemetry"),
+    *("fastapi", "annotated_doc", "starlette", "anyio", "opentelemetry"),
     *("uvicorn", "click", "httptools", "uvloop", "dotenv", "orjson", "prometheus_client"),
     "cython_runtime",
 }
