@@ -1,7 +1,6 @@
 """From an analysis to the answer's document and tensors, in the contract's names and order."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -9,13 +8,15 @@ from torch import Tensor
 
 from schemas.parameters import SeededWeights
 from service.diagnostics.aggregate import Aggregated, Aggregates
+from service.diagnostics.evidence import Evidence
 from service.diagnostics.included import INCLUDED
 from service.diagnostics.verdict import RULES_VERSION
 from service.harms import Gradients
 from service.judgement import Verdict
 from service.parameters import given
-from service.report import Analysis
+from service.report import Analysis, Numerics
 from service.scales import RowScale, Scale
+from service.shape import Model, Shape
 from service.theory.panel import Panel, Prediction
 from service.wire.answers import Part
 
@@ -99,12 +100,17 @@ def _scale(scale: Scale | None) -> float | dict[str, Any] | None:
 
 
 def _shape(analysis: Analysis) -> dict[str, int | None]:
-    shape = asdict(analysis.plan.shape)
-    del shape["query_rank"]
-    if shape["d_q"] == shape["d_k"]:
-        del shape["d_q"]
-    model = shape.pop("model") or {}
-    return {**shape, **model}
+    extents = _fields(analysis.plan.shape)
+    del extents["query_rank"]
+    if extents["d_q"] == extents["d_k"]:
+        del extents["d_q"]
+    model = extents.pop("model")
+    return extents if model is None else {**extents, **_fields(model)}
+
+
+def _fields(record: Shape | Model | Evidence | Numerics) -> dict[str, Any]:
+    """By name; `asdict` would copy what they hold, which took a quarter of a small answer."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def _mask(analysis: Analysis) -> dict[str, Any]:
@@ -163,7 +169,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "heads": verdict.heads,
         "shares": verdict.shares,
         "rows": verdict.rows,
-        "evidence": [{**asdict(item), "holds": item.holds} for item in verdict.evidence],
+        "evidence": [{**_fields(item), "holds": item.holds} for item in verdict.evidence],
         "advice": verdict.advice,
         "rules": RULES_VERSION,
     }
@@ -171,7 +177,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 
 
 def _numerics(analysis: Analysis) -> dict[str, Any]:
-    counts = asdict(analysis.numerics)
+    counts = _fields(analysis.numerics)
     sums = counts.pop("row_sums")
     written = {
         "compute_dtype": counts.pop("compute_dtype"),

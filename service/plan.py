@@ -1,6 +1,7 @@
 """What one request asks to be computed, resolved from it alone before anything is allocated."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,12 +28,12 @@ _SCORED = (SeededInputs, TensorInputs)
 _MATRICES = frozenset({"output", "weights", "logits", "scores"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """A validated request with everything resolved that its shapes determine.
 
     `given_shape` is that of the inputs as they lie, `shape` that of the heads; `parameters` are the
-    mechanism's learned weights.
+    mechanism's learned weights. What follows from these is kept: it is asked for some 20 times.
     """
 
     request: AttentionRequest
@@ -42,7 +43,7 @@ class Plan:
     answer_dtype: torch.dtype
     include: Included
 
-    @property
+    @cached_property
     def compute_dtype(self) -> torch.dtype:
         """The dtype of all arithmetic."""
         return compute_dtype(self.answer_dtype)
@@ -57,7 +58,7 @@ class Plan:
         """The member that turns logits into weights."""
         return NORMALIZERS[self.request.mechanism.normalizer]
 
-    @property
+    @cached_property
     def scored(self) -> bool:
         """Whether scores are computed here, not given as logits or weights."""
         return isinstance(self.request.inputs, _SCORED)
@@ -67,12 +68,12 @@ class Plan:
         """The inputs, where they are drawn from a seed."""
         return self.request.inputs if isinstance(self.request.inputs, SeededInputs) else None
 
-    @property
+    @cached_property
     def wants_figures(self) -> bool:
         """Whether anything needs the diagnostics of the rows."""
         return bool(self.include.names & {"diagnostics", "row_diagnostics"})
 
-    @property
+    @cached_property
     def wanted(self) -> Wanted:
         """What the pass collects."""
         mechanism, mask = self.request.mechanism, self.request.mask
@@ -92,18 +93,18 @@ class Plan:
             statistics=not self.include.names <= _MATRICES,
         )
 
-    @property
+    @cached_property
     def wants_flips(self) -> bool:
         """Whether flip margins are asked for and defined."""
         return "flip_margin" in self.include and domains.flip_margin(self.request) is None
 
-    @property
+    @cached_property
     def whole_rows(self) -> bool:
         """Whether something is computed on whole rows of a unit, after the pass."""
         harms = bool(self.include.names & {"gradients", "perturbation"})
         return harms or self.wants_flips or self.second.anything
 
-    @property
+    @cached_property
     def second(self) -> Second:
         """What the second pass collects."""
         return Second(
