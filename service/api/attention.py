@@ -17,6 +17,7 @@ from service.api.negotiation import answer_encoding, refuse_unknown_parameters
 from service.api.receiving import Received, common, received
 from service.api.small import small_answer, small_body
 from service.api.state import State, state_of
+from service.api.straight import Straight
 from service.api.viewing import (
     BATCH,
     HEAD,
@@ -33,7 +34,7 @@ from service.job import Job, prepare, write
 from service.limits import bounded, check, compared
 from service.settings import Settings
 
-router = APIRouter(tags=["attention"])
+router = APIRouter(tags=["attention"], route_class=Straight)
 
 OFFERED = (JSON, SAFETENSORS, PNG, SVG)
 RequestParameter = Annotated[

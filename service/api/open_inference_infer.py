@@ -21,6 +21,7 @@ from service.api.open_inference_models import TAG, model_of, on_model
 from service.api.receiving_inference import HEADER_LENGTH, ReceivedInference, received_inference
 from service.api.small import small_answer, small_inference
 from service.api.state import State, state_of
+from service.api.straight import Straight
 from service.diagnostics import DIAGNOSTICS
 from service.encodings import JSON, OCTETS
 from service.engine.engine import Series
@@ -34,7 +35,7 @@ from service.wire.open_inference_call import Inference, decode
 from service.wire.open_inference_models import Model
 from service.wire.open_inference_places import told_by
 
-router = APIRouter(prefix="/v2", tags=[TAG])
+router = APIRouter(prefix="/v2", tags=[TAG], route_class=Straight)
 
 
 @on_model(
