@@ -1,6 +1,6 @@
 """From an analysis to the answer's document and tensors, in the contract's names and order."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ def part(name: str | None, analysis: Analysis) -> Part:
     if analysis.gradients is not None:
         document["gradients"] = _gradients(analysis.gradients, _dtype(analysis))
     document["omitted"] = list(analysis.plan.include.omitted)
-    return Part(name, document, _tensors(analysis), _rows(analysis))
+    return Part(name, document, tensors(analysis), rows(analysis, analysis.rows))
 
 
 def _included(analysis: Analysis) -> Mapping[str, Aggregated]:
@@ -129,7 +129,7 @@ def _aggregates(figures: Mapping[str, Aggregated], dtype: torch.dtype) -> dict[s
         c for figure in figures.values() for c in (figure.mean, figure.minimum, figure.maximum)
     ]
     exact = iter(in_dtype(torch.stack(columns), dtype).numpy())
-    rows = torch.stack([figure.rows for figure in figures.values()]).numpy()
+    counts = torch.stack([figure.rows for figure in figures.values()]).numpy()
     return {
         name: {
             "unit": figure.unit,
@@ -139,7 +139,7 @@ def _aggregates(figures: Mapping[str, Aggregated], dtype: torch.dtype) -> dict[s
             "rows": count,
             **({} if figure.reason is None else {"reason": figure.reason}),
         }
-        for (name, figure), count in zip(figures.items(), rows, strict=True)
+        for (name, figure), count in zip(figures.items(), counts, strict=True)
     }
 
 
@@ -147,8 +147,8 @@ def _together(figures: Aggregates, dtype: torch.dtype) -> dict[str, Any]:
     """As they are held: no tensor of each is made."""
     exact = in_dtype(torch.from_numpy(figures.figures), dtype).numpy()
     written = {
-        name: {"unit": unit, "mean": mean, "min": low, "max": high, "rows": rows}
-        for (name, unit), mean, low, high, rows in zip(
+        name: {"unit": unit, "mean": mean, "min": low, "max": high, "rows": counts}
+        for (name, unit), mean, low, high, counts in zip(
             figures.units.items(), *exact, figures.rows, strict=True
         )
     }
@@ -233,10 +233,10 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
     return written if prediction.reason is None else {**written, "reason": prediction.reason}
 
 
-def _tensors(analysis: Analysis) -> dict[str, Tensor]:
-    """Output and matrices lose the axes that the query lacks; key_share never does.
+def tensors(analysis: Analysis) -> dict[str, Tensor]:
+    """In their final shapes: output and matrices lose the axes that the query lacks.
 
-    Nor do the matrices of a mechanism with heads of its own.
+    key_share never does, nor do the matrices of a mechanism with heads of its own.
     """
     shape = analysis.plan.shape
     dropping = ("output",) if shape.model is not None else _WITH_QUERY_AXES
@@ -258,10 +258,12 @@ def _drop_axes(tensor: Tensor, rank: int) -> Tensor:
     return tensor[:, 0] if rank == 3 else tensor[0, 0]
 
 
-def _rows(analysis: Analysis) -> dict[str, Tensor]:
+def rows(analysis: Analysis, names: Iterable[str]) -> dict[str, Tensor]:
+    """Those row diagnostics (batch, head, query) of these names that there are."""
     if "row_diagnostics" not in analysis.plan.include:
         return {}
+    found = ((name, analysis.rows[name]) for name in names if name in analysis.rows)
     return {
         name: figures.long() if name in _INTEGERS else in_dtype(figures, _dtype(analysis))
-        for name, figures in analysis.rows.items()
+        for name, figures in found
     }

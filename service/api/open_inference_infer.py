@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Request, Response
 from torch import Tensor
 
 from schemas.open_inference import InferResponse
-from service.answer import in_dtype, part
+from service import answer
 from service.api import examples
 from service.api.answering import answered
 from service.api.codings import answer_coding
@@ -147,16 +147,17 @@ def _answered(http: Request, written: Written, coding: Coding | None) -> Respons
 
 def _tensors(inference: Inference, analysis: Analysis) -> dict[str, Tensor]:
     """The outputs in their final shapes."""
-    found = part(None, analysis)
-    tensors = {}
-    for name in (output.name for output in inference.outputs):
-        if name in found.tensors:
-            tensors[name] = found.tensors[name]
-        elif name in found.rows:
-            tensors[name] = in_dtype(found.rows[name], torch.float32)
+    names = [output.name for output in inference.outputs]
+    matrices, figures = answer.tensors(analysis), answer.rows(analysis, names)
+    found = {}
+    for name in names:
+        if name in matrices:
+            found[name] = matrices[name]
+        elif name in figures:
+            found[name] = answer.in_dtype(figures[name], torch.float32)
         else:
-            tensors[name] = _left_out(name, analysis)
-    return tensors
+            found[name] = _left_out(name, analysis)
+    return found
 
 
 def _left_out(name: str, analysis: Analysis) -> Tensor:

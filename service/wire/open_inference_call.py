@@ -20,7 +20,7 @@ from service.wire.open_inference_options import (
     requested_outputs,
     timeout_s,
 )
-from service.wire.open_inference_places import Places, places, told_by
+from service.wire.open_inference_places import Places, told_by
 from service.wire.open_inference_tensors import read_tensors
 from service.wire.torch_names import translated
 from service.wire.validation import validate
@@ -62,7 +62,7 @@ def decode(
     tensors = read_tensors(request.inputs, model, body, header_length, settings)
     parameters = request.parameters or {}
     outputs = requested_outputs(request.outputs or (), parameters, model)
-    known = places(model, {tensor.name: i for i, tensor in enumerate(request.inputs)})
+    known = Places(model, {tensor.name: i for i, tensor in enumerate(request.inputs)})
     with told_by(known):
         document = _document(model, tensors, model_parameters(parameters, model))
         document["include"] = list(
