@@ -1,6 +1,7 @@
 """What the benchmarks measured, kept as one file that the README's tables are of."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ class Table:
     about: str
     measured_on: str
     headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     figures: dict[str, Any] = field(default_factory=dict)
 
 

@@ -127,7 +127,7 @@ def main() -> None:
     tables = compare(contenders, given.rounds, given.seconds, given.cases)
     for name, kept in tables.items():
         print(f"\n{name}. {kept.about}\nOn {kept.measured_on}.\n")
-        print(table(kept.headings, kept.rows))
+        print(table(kept.headings, list(kept.rows)))
     if given.write:
         note(tables)
 

@@ -42,7 +42,7 @@ def raw(case: Case, path: str) -> Request:
 
 def _split(case: Case, body: bytes) -> dict[str, Array]:
     rows = (case.batch, case.heads, case.queries)
-    shapes = {"output": (*rows, case.dim)}
+    shapes: dict[str, tuple[int, ...]] = {"output": (*rows, case.dim)}
     shapes |= {"weights": (*rows, case.keys)} if case.weights else {}
     shapes |= dict.fromkeys(FIGURES, rows[:2])
     parts = np.split(np.frombuffer(body, np.float32), np.cumsum([*map(np.prod, shapes.values())]))

@@ -12,6 +12,8 @@ from benchmarks.wrk import load
 
 Key = tuple[str, str, str]
 _TWICE = 2
+# No answer, another than it should be, a wrong one, one that cannot be read.
+_FAULTS = (OSError, HTTPException, RuntimeError, AssertionError, ValueError, KeyError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,11 @@ def speed(lane: Lane, process: Process, connections: int, seconds: float, alone:
 
 
 class Rounds:
-    """Interleaved rounds over servers that are all up; one at a time, the others stand still.
+    """Interleaved rounds over servers that are all up, so that the pairs lie close in time.
 
-    All stay up, so that the pairs of a case lie within a minute of each other; those that wait are
-    stopped by signal, since Ray alone takes 8 % of a core while nobody asks.
+    What waits costs some 10 % of a core, nearly all of it Ray's, and weighs on all alike. Stopping
+    it by signal is no way out: a watchdog takes the gap for a hang and ends its service, and
+    Triton's server loses the memory that it shares.
     """
 
     def __init__(self, processes: Mapping[str, Process], asked: Sequence[Lane]) -> None:
@@ -89,19 +92,19 @@ class Rounds:
         self._asked = list(asked)
         self.failed: dict[Key, str] = {}
         self._alone: dict[Key, float] = {}
-        for process in processes.values():
-            process.hold()
+
+        def looked_at(lane: Lane, process: Process) -> None:
+            self._alone[lane.key] = checked(lane, process)
+
         for lane in self._asked:
-            self._one(
-                lane, lambda lane, process: self._alone.update({lane.key: checked(lane, process)})
-            )
+            self._one(lane, looked_at)
 
     def run(self, count: int, connections: int, seconds: float) -> dict[Key, list[float]]:
         """Requests a second of each lane in each round; of those that never failed."""
         found: dict[Key, list[float]] = {}
 
         def measured(lane: Lane, process: Process) -> None:
-            ask(process.port, lane.request)  # awake, and its caches its own again
+            ask(process.port, lane.request)  # its caches are its own again
             value = speed(lane, process, connections, seconds, self._alone[lane.key])
             found.setdefault(lane.key, []).append(value)
 
@@ -114,10 +117,8 @@ class Rounds:
         return {key: values for key, values in found.items() if key not in self.failed}
 
     def _one(self, lane: Lane, work: Callable[[Lane, Process], None]) -> None:
-        process = self._processes[lane.contender.name]
-        process.go_on()
         try:
-            work(lane, process)
+            work(lane, self._processes[lane.contender.name])
         except (
             OSError,
             HTTPException,
@@ -128,5 +129,3 @@ class Rounds:
         ) as error:
             self.failed[lane.key] = f"{type(error).__name__}: {str(error)[:300]}"
             print(f"  {' '.join(lane.key)}: {self.failed[lane.key]}", flush=True)
-        finally:
-            process.hold()

@@ -1,4 +1,4 @@
-"""A contender in processes of its own: started, asked whether it is ready, held still, ended."""
+"""A contender in processes of its own: started, asked whether it is ready, ended."""
 
 import http.client
 import os
@@ -26,7 +26,8 @@ class Process:
 
     def __init__(self, contender: Contender) -> None:
         self.port = free_port()
-        self.log = Path(tempfile.mkdtemp(prefix="bench-"), "log")
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
+        self.log = Path(self._folder.name, "log")
         settings = {
             name: value.format(port=self.port) for name, value in contender.settings.items()
         }
@@ -82,29 +83,16 @@ class Process:
             held += sum(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:")
         return held / 1024
 
-    def hold(self) -> None:
-        """Let it do nothing at all while another is measured."""
-        self._signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Let it serve again."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        for pid in self._pids():
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                continue
-
     def end(self) -> None:
         """Ask it to end, and end what does not."""
-        self.go_on()
         self.leader.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.leader.wait(_END_S)
-        self._signal(signal.SIGKILL)
+        for pid in self._pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.leader.wait()
+        self._folder.cleanup()
 
 
 def _sessions() -> Iterator[tuple[int, int]]:
