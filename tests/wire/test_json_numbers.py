@@ -52,6 +52,24 @@ def test_every_number_is_read_to_its_last_bit(values):
     assert found.shape == (len(values),)
 
 
+DECIMALS = st.from_regex(r"-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", fullmatch=True)
+
+
+@given(st.lists(DECIMALS, min_size=1, max_size=20))
+def test_every_spelling_is_rounded_once(spellings):
+    """Few digits and many, with powers of ten that float64 holds and others: as orjson has it."""
+    expected = np.array([float(orjson.loads(spelling)) for spelling in spellings])
+    assert read(f"[{','.join(spellings)}]").flat.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("number", ["9007199254740992", "9007199254740993", "9007199254740993e1",
+                                    "123456789012345678e22", "1e22", "1e23", "3e-22", "3e-23",
+                                    "1234567890123456789", "0.1e0000000022"])  # fmt: skip
+def test_numbers_at_the_bounds_of_what_is_exact(number):
+    """The last that needs one rounding, and the first that does not."""
+    assert read(f"[{number}]").flat.tolist() == [float(orjson.loads(number))]
+
+
 @pytest.mark.parametrize("number", ["-0", "-0.0", "0", "1e5", "1E+5", "2.5e-3", "1e-400", "0e0",
                                     "123456789012345678901234567890", "5e-324"])  # fmt: skip
 def test_the_forms_of_a_number(number):

@@ -27,25 +27,60 @@ struct Text {
 
 bool digit(const char* at, const char* end) { return at < end && *at >= '0' && *at <= '9'; }
 
+// Powers of ten that float64 holds exactly.
+constexpr double TENS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                           1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+constexpr int64_t EXACT_TEN = 22;
+constexpr uint64_t EXACT_DIGITS = uint64_t{1} << 53;
+// More digits may leave 64 bits.
+constexpr int64_t MOST_DIGITS = 18;
+
+// The digits that follow, appended to `digits`; how many.
+int64_t append(const char*& at, const char* end, uint64_t& digits) {
+  const char* begin = at;
+  for (; digit(at, end); ++at) digits = 10 * digits + static_cast<uint64_t>(*at - '0');
+  return at - begin;
+}
+
 // One number by JSON's grammar; false for anything else, and where it leaves float64.
+//
+// Digits and a power of ten that are both exact in float64 need one rounding, that of their product
+// or quotient (Clinger 1990): half the time of reading the text again. The rest is read again.
 bool number(Text& text, double& value) {
   const char* at = text.at;
-  if (at < text.end && *at == '-') ++at;
+  const bool negative = at < text.end && *at == '-';
+  if (negative) ++at;
   if (!digit(at, text.end)) return false;
   bool whole = true;
+  uint64_t digits = 0;
+  int64_t count = 1, power = 0;
   if (*at == '0') ++at;
-  else while (digit(at, text.end)) ++at;
+  else count = append(at, text.end, digits);
   if (at < text.end && *at == '.') {
     whole = false;
-    if (!digit(++at, text.end)) return false;
-    while (digit(at, text.end)) ++at;
+    const int64_t behind = append(++at, text.end, digits);
+    if (behind == 0) return false;
+    count += behind;
+    power = -behind;
   }
   if (at < text.end && (*at == 'e' || *at == 'E')) {
     whole = false;
     ++at;
+    const bool below = at < text.end && *at == '-';
     if (at < text.end && (*at == '+' || *at == '-')) ++at;
-    if (!digit(at, text.end)) return false;
-    while (digit(at, text.end)) ++at;
+    uint64_t exponent = 0;
+    const int64_t length = append(at, text.end, exponent);
+    if (length == 0) return false;
+    if (length > 3) count = MOST_DIGITS + 1;
+    else power += below ? -static_cast<int64_t>(exponent) : static_cast<int64_t>(exponent);
+  }
+  if (count <= MOST_DIGITS && digits != 0 && digits <= EXACT_DIGITS && power >= -EXACT_TEN &&
+      power <= EXACT_TEN) {
+    const auto exact = static_cast<double>(digits);
+    value = power < 0 ? exact / TENS[-power] : exact * TENS[power];
+    if (negative) value = -value;
+    text.at = at;
+    return true;
   }
   const auto read = std::from_chars(text.at, at, value);
   if (read.ec != std::errc() || read.ptr != at || !std::isfinite(value)) return false;
