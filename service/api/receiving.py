@@ -64,16 +64,27 @@ async def unless_gone(http: Request, work: Awaitable[Result]) -> Result:
     Raises:
         ClientDisconnect: the caller has gone; the work is cancelled.
     """
-    task, left = asyncio.ensure_future(work), asyncio.ensure_future(gone(http.receive))
-    # What fails after the caller has gone is nobody's to hear.
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    waiting, has_left, is_over = asyncio.current_task(), False, False
+    if waiting is None:
+        raise RuntimeError
+
+    def leave(told: asyncio.Future[None]) -> None:
+        nonlocal has_left
+        if not is_over and not told.cancelled():
+            has_left = True
+            waiting.cancel()
+
+    left = asyncio.ensure_future(gone(http.receive))
+    left.add_done_callback(leave)
     try:
-        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        return await work
+    except (Exception, asyncio.CancelledError):
+        # Somebody else may have cancelled this too; what else fails then is nobody's to hear.
+        if not has_left or waiting.uncancel() > 0:
+            raise
+        raise ClientDisconnect from None
     finally:
-        task.cancel()
+        is_over = True
         left.cancel()
 
 

@@ -159,18 +159,44 @@ class Engine:
 
 
 async def _in_time(future: "Future[Result]", stay: Stay, ticket: Ticket) -> Result:
-    loop = asyncio.get_running_loop()
+    """Wait for work of another thread, which wakes the event loop once.
 
-    def tell(ended: "Future[Result]") -> None:
+    Raises:
+        DeadlineExceeded: it did not end in time; where it has not begun it never will.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Result] = loop.create_future()
+
+    def settle() -> None:
+        stay.ended(future)
+        if not ended.done():
+            _copy(future, ended)
+
+    def wake(_: "Future[Result]") -> None:
         with suppress(RuntimeError):  # the loop is closed: nothing is counted any more
-            loop.call_soon_threadsafe(stay.ended, ended)
+            loop.call_soon_threadsafe(settle)
+
+    def expire() -> None:
+        if not ended.done():
+            ended.set_exception(ticket.expired())
 
     stay.until(future)
-    future.add_done_callback(tell)
+    future.add_done_callback(wake)
+    timer = loop.call_later(ticket.left_s, expire)
     try:
-        return await asyncio.wait_for(asyncio.wrap_future(future), ticket.left_s)
-    except TimeoutError:
-        raise ticket.expired() from None
+        return await ended
+    finally:
+        timer.cancel()
+        future.cancel()
+
+
+def _copy(future: "Future[Result]", ended: "asyncio.Future[Result]") -> None:
+    if future.cancelled():
+        ended.cancel()
+    elif (error := future.exception()) is not None:
+        ended.set_exception(error)
+    else:
+        ended.set_result(future.result())
 
 
 class Series:
