@@ -1,7 +1,9 @@
 """JSON text to a document, stricter than the parser: no duplicate keys, bounded nesting."""
 
 import gc
-from itertools import chain
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import cast
 
 import numpy as np
 import orjson
@@ -12,10 +14,11 @@ from service.settings import Settings
 
 ADVICE = "Send larger tensors as application/x-safetensors."
 _MOST_FIELDS = 64
-_COMMA, _COUNTED = ord(","), 2**17
+_SHORT, _COUNTED = 2**12, 2**17
 _UNTRUE = ": surrogates not allowed"
 """The parser says it of every byte that is no UTF-8."""
-_NESTING = frozenset({dict, list})
+_NESTING, _LISTS = frozenset({dict, list}), frozenset({list})
+_LOOKED_AT = 2**16
 
 
 def parse(body: bytes | bytearray, settings: Settings, advice: str = ADVICE) -> dict[str, object]:
@@ -40,25 +43,32 @@ def parse(body: bytes | bytearray, settings: Settings, advice: str = ADVICE) -> 
     return document
 
 
-def within_values(body: bytes | bytearray, settings: Settings, advice: str = ADVICE) -> int:
-    """How many values a body holds at most, once compared with its bound.
+def within_values(body: bytes | bytearray, settings: Settings, advice: str = ADVICE) -> None:
+    """Compare how many values a body holds at most with its bound: lists and objects are values.
+
+    Measured: one call of the parser, which no other thread can interrupt, takes 30 ms for as many
+    empty lists as there may be, and 90 where they counted for their commas alone.
 
     Raises:
         LimitExceeded: it is more.
     """
-    values = _commas(body) + 1
+    values = 1 + count_of(b",[{", body)
     within(settings, "max_json_values", values, "the body, in values", advice)
-    return values
 
 
-def _commas(body: bytes | bytearray) -> int:
-    """By vectors, in pieces that stay in the cache: `bytes.count` is made for what is rare.
+def count_of(characters: bytes, body: bytes | bytearray) -> int:
+    """How many of these a body holds: by vectors, in pieces that stay in the cache.
 
-    Measured on 160 kB of numbers: 16 µs, against 95 to 175 with the interpreter lock held.
+    `bytes.count` is made for what is rare, or short. Measured on 160 kB of numbers: 16 µs for the
+    commas, against 95 to 175 with the interpreter lock held.
     """
-    text = np.frombuffer(body, np.uint8)
-    pieces = (text[start : start + _COUNTED] for start in range(0, len(text), _COUNTED))
-    return sum(int(np.count_nonzero(piece == _COMMA)) for piece in pieces)
+    if len(body) < _SHORT:
+        return sum(map(body.count, characters))
+    text, found = np.frombuffer(body, np.uint8), 0
+    for start in range(0, len(text), _COUNTED):
+        piece = text[start : start + _COUNTED]
+        found += sum(int(np.count_nonzero(piece == character)) for character in characters)
+    return found
 
 
 def parse_request(
@@ -136,17 +146,31 @@ def _colons_outside_strings(body: bytes | bytearray) -> int:
 
 
 def _count_keys(document: dict[str, object], settings: Settings) -> int:
+    """Level by level; what holds nothing is looked at for its type alone."""
     keys, depth = 0, 0
-    level: list[object] = [document]
-    while level:
+    objects: list[dict[str, object]] = [document]
+    lists: list[list[object]] = []
+    while objects or lists:
         depth += 1
         within(settings, "max_json_depth", depth, "the nesting of the body")
-        objects = [value for value in level if isinstance(value, dict)]
-        lists = [value for value in level if isinstance(value, list)]
         keys += sum(map(len, objects))
-        held = chain.from_iterable(map(dict.values, objects))
-        level = [value for value in held if type(value) in _NESTING]
-        for items in lists:
-            if not _NESTING.isdisjoint(set(map(type, items))):
-                level += [value for value in items if type(value) in _NESTING]
+        values = chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists))
+        objects, lists = _nested(values)
     return keys
+
+
+def _nested(values: Iterator[object]) -> tuple[list[dict[str, object]], list[list[object]]]:
+    """The objects and the lists among them, in pieces that hold the interpreter for a moment.
+
+    Measured on 87,000 empty lists: 6 ms, against 37 with each list looked at by itself.
+    """
+    objects: list[dict[str, object]] = []
+    lists: list[list[object]] = []
+    while piece := list(islice(values, _LOOKED_AT)):
+        kinds = set(map(type, piece))
+        if kinds == _LISTS:
+            lists += cast("list[list[object]]", piece)
+        elif not kinds.isdisjoint(_NESTING):
+            objects += [value for value in piece if isinstance(value, dict)]
+            lists += [value for value in piece if isinstance(value, list)]
+    return objects, lists

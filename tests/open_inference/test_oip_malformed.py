@@ -383,7 +383,7 @@ async def test_a_bad_index_request_is_400(client, content):
 
 async def test_a_long_bad_list_is_one_small_error(client):
     """A list at the limits fails at its first bad element: quickly, and with one error."""
-    for data in ([1] * 999_999 + ["a"], [[]] * 900_000, [{}] * 900_000):
+    for data in ([1] * 999_999 + ["a"], [[]] * 510_000, [{}] * 510_000):
         began = time.monotonic()
         answer = await client.post(INFER, json=query(data=data))
         assert time.monotonic() - began < 5

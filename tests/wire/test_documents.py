@@ -10,7 +10,7 @@ from schemas.attention import AttentionRequest
 from service.errors import Invalid, LimitExceeded, Malformed
 from service.settings import Settings
 from service.wire import json_call
-from service.wire.documents import parse, parse_request
+from service.wire.documents import count_of, parse, parse_request
 
 SETTINGS = Settings()
 TWICE = "a key is given twice in one object"
@@ -218,11 +218,20 @@ def test_large_integers_keep_their_kind_up_to_64_bits():
 
 def test_values_are_bounded():
     """More values than the setting allows are refused before they are parsed."""
-    settings = Settings(max_json_values=3)
+    settings = Settings(max_json_values=5)
     assert parse(b'{"a":[1,2,3]}', settings) == {"a": [1, 2, 3]}
-    with pytest.raises(LimitExceeded) as caught:
-        parse(b'{"a":[1,2,3,4]}', settings)
-    assert caught.value.setting == "ATTENTION_MAX_JSON_VALUES"
+    for more in (b'{"a":[1,2,3,4]}', b'{"a":[[1,2,3]]}', b'{"a":[[],[],{}]}'):
+        with pytest.raises(LimitExceeded) as caught:
+            parse(more, settings)
+        assert caught.value.setting == "ATTENTION_MAX_JSON_VALUES"
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**17 - 1, 2**17, 2**17 + 1, 2**18 + 5])
+def test_characters_are_counted_over_all_pieces(length):
+    """As the built-in way counts them."""
+    body = (b"a,[{" * (length // 4 + 1))[:length]
+    assert count_of(b",[{", body) == sum(body.count(c) for c in (b",", b"[", b"{"))
+    assert count_of(b"a", bytearray(body)) == body.count(b"a")
 
 
 @pytest.mark.parametrize("body", [b"", b" ", b"\r\n\t "])
