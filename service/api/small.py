@@ -4,11 +4,17 @@ Measured on 2 cores: a hand-over and back takes 0.2 ms and, where others compute
 interpreter lock each way; what is small here takes at most 0.5 ms.
 """
 
+import numpy as np
+
+from service.attention.native import library
 from service.encodings import JSON
 from service.job import Job
 
 # 16 KiB of JSON hold some 1,500 numbers; a binary body is only looked at but for its header.
 _JSON_BYTES = 2**14
+# The compiled library reads sixteen times as many in the same time, but only numbers: the worst
+# that is let through takes 8 ms, where as many empty lists would take 30.
+_NUMBERS_BYTES, _OTHER_CHARACTERS = 2**18, 2**13
 _HEADER_BYTES = 2**12
 _BINARY_BYTES = 2**18
 # A quarter of a megabyte of JSON is written in 0.5 ms, binary answers faster.
@@ -18,8 +24,17 @@ _ANSWER_BYTES = 2**18
 def small_body(body: bytearray, encoding: str) -> bool:
     """Whether a body as it came is parsed at once."""
     if encoding == JSON:
-        return len(body) <= _JSON_BYTES
+        return len(body) <= _JSON_BYTES or _quickly_read_numbers(body)
     return small_inference(body, 8 + int.from_bytes(body[:8], "little"))
+
+
+def _quickly_read_numbers(body: bytearray) -> bool:
+    """Digits, signs and separators, with few brackets and letters between them."""
+    if len(body) > _NUMBERS_BYTES or library.available() is None:
+        return False
+    text = np.frombuffer(body, np.uint8)
+    others = np.count_nonzero(text > ord("9")) + np.count_nonzero(text == ord('"'))
+    return bool(others <= _OTHER_CHARACTERS)
 
 
 def small_inference(body: bytearray, header_length: int | None) -> bool:
