@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from schemas.parameters import SeededWeights
 from service.diagnostics.aggregate import Aggregated, Aggregates
 from service.diagnostics.evidence import Evidence
 from service.diagnostics.included import INCLUDED
+from service.diagnostics.rows import Figures
 from service.diagnostics.verdict import RULES_VERSION
 from service.harms import Gradients
 from service.judgement import Verdict
@@ -125,27 +127,20 @@ def _aggregates(figures: Mapping[str, Aggregated], dtype: torch.dtype) -> dict[s
     """All of them at once, as arrays: one by one they took longer than a small analysis."""
     if isinstance(figures, Aggregates):
         return _together(figures, dtype)
-    columns = [
-        c for figure in figures.values() for c in (figure.mean, figure.minimum, figure.maximum)
-    ]
-    exact = iter(in_dtype(torch.stack(columns), dtype).numpy())
-    counts = torch.stack([figure.rows for figure in figures.values()]).numpy()
-    return {
-        name: {
-            "unit": figure.unit,
-            "mean": next(exact),
-            "min": next(exact),
-            "max": next(exact),
-            "rows": count,
-            **({} if figure.reason is None else {"reason": figure.reason}),
-        }
-        for (name, figure), count in zip(figures.items(), counts, strict=True)
-    }
+    exact = np.stack([np.stack(_columns(figure)) for figure in figures.values()], 1)
+    counts = [figure.rows.numpy() for figure in figures.values()]
+    units = {name: figure.unit for name, figure in figures.items()}
+    reasons = {n: figure.reason for n, figure in figures.items() if figure.reason is not None}
+    return _together(Aggregates(units, exact, np.stack(counts), reasons), dtype)
+
+
+def _columns(figure: Aggregated) -> list[Figures]:
+    return [column.numpy() for column in (figure.mean, figure.minimum, figure.maximum)]
 
 
 def _together(figures: Aggregates, dtype: torch.dtype) -> dict[str, Any]:
     """As they are held: no tensor of each is made."""
-    exact = in_dtype(torch.from_numpy(figures.figures), dtype).numpy()
+    exact = _cast(figures.figures, dtype)
     written = {
         name: {"unit": unit, "mean": mean, "min": low, "max": high, "rows": counts}
         for (name, unit), mean, low, high, counts in zip(
@@ -155,6 +150,17 @@ def _together(figures: Aggregates, dtype: torch.dtype) -> dict[str, Any]:
     for name, reason in figures.reasons.items():
         written[name]["reason"] = reason
     return written
+
+
+def _cast(exact: Figures, dtype: torch.dtype) -> "np.ndarray[Any, np.dtype[np.floating[Any]]]":
+    """As `in_dtype`; a torch operation takes longer than all of this on so little."""
+    if dtype == torch.float64:
+        return np.ascontiguousarray(exact)
+    with np.errstate(over="ignore"):
+        figures = exact.astype(np.float32)
+    if (infinite := np.isinf(figures)).any():
+        figures[infinite & np.isfinite(exact)] = np.nan
+    return figures
 
 
 def in_dtype(exact: Tensor, dtype: torch.dtype) -> Tensor:

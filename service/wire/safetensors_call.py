@@ -32,7 +32,7 @@ MASKS = {
 PREFIX = "parameters."
 PARAMETERS = tuple(f"{PREFIX}{name}" for name in (*OWN_NAMES, *TORCH_NAMES))
 # The longest first: `a.mask.bias` ends in no shorter name.
-_KNOWN = sorted((*MASKS, *INPUTS, *PARAMETERS), key=len, reverse=True)
+_KNOWN = dict.fromkeys(sorted((*MASKS, *INPUTS, *PARAMETERS), key=len, reverse=True))
 
 
 @dataclass(slots=True)
