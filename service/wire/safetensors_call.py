@@ -1,6 +1,7 @@
 """application/x-safetensors: tensors by name, the rest of the request as JSON beside them."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic_core import PydanticCustomError
@@ -113,7 +114,7 @@ def decode_tensors(
 
 def _opened(
     body: bytearray, settings: Settings, request: str | None
-) -> tuple[list[Entry], dict[str, object]]:
+) -> tuple[Sequence[Entry], Mapping[str, object]]:
     """The entries of a file, and the rest of the request beside them."""
     entries, metadata = read_header(body, settings)
     where = "query parameter request" if request is not None else "metadata entry request"
@@ -121,7 +122,7 @@ def _opened(
     return entries, {} if text is None else parse_embedded(text, settings, where)
 
 
-def _sort(entries: list[Entry]) -> tuple[dict[str | None, _Group], list[Entry]]:
+def _sort(entries: Sequence[Entry]) -> tuple[dict[str | None, _Group], list[Entry]]:
     """Entries by group; those that are no input, and stored results, are unknown."""
     groups: dict[str | None, _Group] = {}
     unknown: list[Entry] = []
@@ -188,7 +189,7 @@ def _printable(name: str) -> str:
 
 
 def _document(
-    options: dict[str, object], group: _Group, shared: _Group, body: bytearray
+    options: Mapping[str, object], group: _Group, shared: _Group, body: bytearray
 ) -> dict[str, object]:
     """The document that the same request would be in JSON, with tensors in their places."""
     document = dict(options)

