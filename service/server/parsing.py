@@ -2,6 +2,7 @@
 
 import logging
 from asyncio import AbstractEventLoop
+from collections.abc import Iterator
 from enum import Enum, auto
 from time import perf_counter
 from typing import Any
@@ -21,7 +22,10 @@ from service.server.config import Config, Shared
 from service.server.counts import Counts
 
 PIECE = 16 * 1024
-"""Bytes given to the parser at once: so much of a head may be read before it is found too long."""
+"""Bytes given to the parser at once: so much of a head may be read before it is found too long.
+
+Of a body whose length is known all that has come: uvicorn copies what it has for each piece.
+"""
 _log = logging.getLogger("uvicorn.error")
 
 
@@ -48,9 +52,23 @@ class Parsing(HttpToolsProtocol):
         self.phase, self.messages = Phase.HEAD, 0
         self.counts = Counts(self.settings)
         self.url, self.began = b"", perf_counter()
+        self._declared = 0
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """What has come, cut as the parser is given it."""
+        start = 0
+        while start < len(data):
+            stop = start + max(PIECE, self._left)
+            yield data[start:stop]
+            start = stop
+
+    @property
+    def _left(self) -> int:
+        """Bytes of the body that is being read, where its length is known."""
+        return self._declared - self.counts.body_bytes if self.phase is Phase.BODY else 0
 
     def parse(self, piece: bytes) -> None:
-        """Read at most PIECE bytes.
+        """Read a piece.
 
         Raises:
             HttpParserError, ServiceError: `told` makes a refusal of it.
@@ -116,6 +134,7 @@ class Parsing(HttpToolsProtocol):
             return
         heads.check(self.parser.get_http_version(), method, self.headers)
         self.url = heads.origin_form(self.url)
+        self._declared = next((int(v) for name, v in self.headers if name == b"content-length"), 0)
         self.begin_answer()
         self.phase = Phase.BODY
 

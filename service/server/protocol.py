@@ -12,7 +12,7 @@ from service.api.observing import note_refusal
 from service.api.paths import HEALTH
 from service.errors import BodyTimeout, HeadTimeout, NotHttp, ServiceError, TooManyConnections
 from service.server.config import Config, Shared
-from service.server.parsing import PIECE, Parsing, Phase, told
+from service.server.parsing import Parsing, Phase, told
 from service.server.reading import Reading
 from service.server.refusals import refusal, tell
 
@@ -110,11 +110,11 @@ class Protocol(Parsing):
     def data_received(self, data: bytes) -> None:
         """Give it to the parser in pieces."""
         try:
-            for start in range(0, len(data), PIECE):
+            for piece in self.pieces(data):
                 if self._deaf:
-                    self._discard(len(data) - start)
-                    break
-                self.parse(data[start : start + PIECE])
+                    self._discard(len(piece))
+                else:
+                    self.parse(piece)
         except (HttpParserError, ServiceError) as fault:
             self._refuse(told(fault))
         self._await_next()
