@@ -140,6 +140,9 @@ class Engine:
         self._refuse_unless_ready()
         if self._failure is not None:
             raise Draining(self._failure)
+        # What came with this in one turn of the event loop shares its batch: put at once, the first
+        # would be computed alone (6.0 to a batch by 8 connections, against 1.6).
+        await asyncio.sleep(0)
         entry, waiting = Entry(work, ticket), self._computer(device).waiting
         waiting.put(entry)
         try:

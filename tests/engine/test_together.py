@@ -9,6 +9,7 @@ import torch
 
 from service import job as jobs
 from service.api import attention, computing
+from service.engine.waiting import Waiting
 from service.settings import Settings
 from service.wire.pieces import Content
 from tests.waiting import until
@@ -62,6 +63,18 @@ async def queued(client, gate, documents):
     computer = next(iter(engine._computers.values()))
     await until(lambda: len(computer.waiting) == len(documents))
     return first, tasks
+
+
+async def test_what_is_read_in_one_turn_of_the_event_loop_waits_together(client, monkeypatch):
+    """No request is handed to the device before those beside it have been read."""
+    seen, prepare, put = [], attention.prepare, Waiting.put
+    monkeypatch.setattr(
+        attention, "prepare", lambda *a, **k: seen.append("read") or prepare(*a, **k)
+    )
+    monkeypatch.setattr(Waiting, "put", lambda *a: seen.append("put") or put(*a))
+    documents = [seeded(seed) for seed in range(3)]
+    await asyncio.gather(*(client.post(PATH, json=document) for document in documents))
+    assert seen == ["read"] * 3 + ["put"] * 3
 
 
 async def test_what_waits_with_an_equal_plan_is_computed_once(client, gate):
