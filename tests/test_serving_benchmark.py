@@ -189,6 +189,9 @@ def test_a_slow_server_is_asked_by_one_connection(
     monkeypatch.setattr(load, "load", measure)
     assert speed(LANE, STILL, 8, 3, alone) == expected
     assert (asked["connections"], asked["seconds"]) == (connections, seconds)
+    monkeypatch.setattr(load, "load", lambda *_, **__: Measured(0.0, 0, 0.0))
+    monkeypatch.setattr(load, "ask", lambda *_: Answer(200, {}, b"", 4.0))
+    assert speed(LANE, STILL, 8, 3, 2.0) == 0.25
     monkeypatch.setattr(load, "load", lambda *_, **__: Measured(1.0, 3, 1.0))
     with pytest.raises(RuntimeError, match="3 requests failed"):
         speed(LANE, STILL, 8, 3, alone)
