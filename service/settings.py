@@ -81,7 +81,9 @@ class Settings(BaseSettings):
     max_json_bytes: int = Field(
         4_718_592, ge=1, description="Bytes of a JSON body; larger tensors go as safetensors."
     )
-    max_json_values: int = Field(2**20, ge=1, description="Values in a JSON body.")
+    max_json_values: int = Field(
+        2**20, ge=1, description="Values in a JSON body: numbers, strings, lists, objects."
+    )
     max_json_depth: int = Field(32, ge=1, description="Nesting of a JSON body.")
     max_elements: int = Field(2**26, ge=1, description="Elements of one tensor.")
     max_peak_bytes: int = Field(1024 * MIB, ge=1, description="Estimated memory of an analysis.")

@@ -52,8 +52,12 @@ def within_values(body: bytes | bytearray, settings: Settings, advice: str = ADV
     Raises:
         LimitExceeded: it is more.
     """
-    values = 1 + count_of(b",[{", body)
-    within(settings, "max_json_values", values, "the body, in values", advice)
+    within(settings, "max_json_values", count_of_values(body), "the body, in values", advice)
+
+
+def count_of_values(body: bytes | bytearray) -> int:
+    """How many values a body holds at most, with its lists and objects."""
+    return 1 + count_of(b",[{", body)
 
 
 def count_of(characters: bytes, body: bytes | bytearray) -> int:

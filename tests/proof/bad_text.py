@@ -97,7 +97,8 @@ ODD = {
     "40 levels of lists": (json.loads(f'{{"include":{"[" * 40}{"]" * 40}}}'), LIMIT),
     "a million values": (b'{"include":[%s]}' % b",".join([b"0"] * (2**20 + 1)), LIMIT),
     "one byte too many": (b"{}" + b" " * (4_718_592 - 1), LIMIT),
-    "400,000 objects": (b'{"a":[%s]}' % b",".join([b'{"a":{}}'] * 400_000), INVALID),
+    "300,000 objects": (b'{"a":[%s]}' % b",".join([b'{"a":{}}'] * 300_000), INVALID),
+    "400,000 objects": (b'{"a":[%s]}' % b",".join([b'{"a":{}}'] * 400_000), LIMIT),
     "a string of 4 MB": ({"tensor_format": CANARY * 160_000}, INVALID),
     "a number of a million digits": (b'{"a":0.%s}' % (b"3" * 1_000_000), INVALID),
 }  # fmt: skip
