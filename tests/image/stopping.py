@@ -9,7 +9,7 @@ from tests.image.report import Report
 
 # Some seconds of work on two cores, in little memory: blocks.
 _LONG = {
-    "inputs": {"kind": "seeded", "query_length": 24_576, "d_k": 64},
+    "inputs": {"kind": "seeded", "heads": 6, "query_length": 24_576, "d_k": 64},
     "include": ["diagnostics"],
 }
 _HEAD_START_S = 0.7
