@@ -13,7 +13,7 @@ import numpy as np
 
 from service.attention.native import library
 from service.settings import Settings
-from service.wire.documents import count_of, count_of_values, parse_request
+from service.wire.documents import parse_request
 
 _LEAST_BYTES = 2**13
 _LEAST_NUMBERS = 256
@@ -39,9 +39,10 @@ def document_of(body: bytearray, settings: Settings) -> dict[str, object] | None
     native = library.available()
     if native is None or len(body) < _LEAST_BYTES or settings.max_json_depth < _LEAST_DEPTH:
         return None
-    if count_of_values(body) > settings.max_json_values:
+    values, _ = native.characters(body)
+    if values > settings.max_json_values:
         return None
-    flat = np.empty(1 + count_of(b",", body))
+    flat = np.empty(values)
     with memoryview(body) as held:
         found = native.arrays(held, flat, least=_LEAST_NUMBERS, most=_MOST_ARRAYS)
         if not found:

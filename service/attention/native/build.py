@@ -61,17 +61,18 @@ def build(compiler: str) -> None:
         variants |= _X86
     with TemporaryDirectory() as folder:
         objects = [
-            Path(folder, f"{name}.o") for name in (*variants, "products", "numbers", "library")
+            Path(folder, f"{name}.o") for name in (*variants, "products", "characters", "library")
         ]
         commands = [
             [
                 *(f"-DINSTRUCTION_SET=with_{name}", f"-DSUMMARY=summary_{name}"),
+                f"-DARRAYS=arrays_{name}",
                 *flags.split(),
                 *("-c", str(HERE / "variant.cpp")),
             ]
             for name, flags in variants.items()
         ]
-        commands += [["-c", str(HERE / f"{name}.cpp")] for name in ("products", "numbers")]
+        commands += [["-c", str(HERE / f"{name}.cpp")] for name in ("products", "characters")]
         commands.append([f'-DSOURCES="{fingerprint()}"', "-c", str(HERE / "library.cpp")])
         _all_at_once(
             [

@@ -26,11 +26,13 @@ class Native:
         self._revisit.argtypes, self._revisit.restype = [c_void_p, c_void_p, c_int64], c_int64
         self._use = library.attention_use
         self._use.argtypes, self._use.restype = [c_char_p], c_char_p
-        self._arrays = library.json_arrays
+        self._arrays = library.attention_arrays
         self._arrays.restype = c_int64
         self._arrays.argtypes = [
             *(c_void_p, c_int64, c_int64, c_void_p, c_int64, c_void_p, c_int64),
         ]
+        self._characters = library.attention_characters
+        self._characters.argtypes, self._characters.restype = [c_void_p, c_int64, c_void_p], None
         self._summary = library.attention_summary
         self._summary.argtypes, self._summary.restype = [c_void_p], None
         self.instructions = self.use(None)
@@ -74,6 +76,16 @@ class Native:
     def summarise(self, summary: Summary) -> None:
         """Compute and sum the figures of rows."""
         self._summary(byref(summary))
+
+    def characters(self, text: bytearray) -> tuple[int, int]:
+        """Of JSON text: how many values it holds at most, and characters that no number has.
+
+        Brackets are among those; commas and blanks are not.
+        """
+        found = (c_int64 * 2)()
+        self._characters((c_char * len(text)).from_buffer(text), len(text), found)
+        separators, others = found
+        return separators + 1, others
 
     def arrays(
         self, text: memoryview, numbers: "np.ndarray[Any, Any]", *, least: int, most: int

@@ -1,19 +1,18 @@
 // Regular arrays of numbers inside JSON text (RFC 8259), read into float64 without an object for
 // each number; whatever is not such an array is left for a parser of everything.
+#pragma once
+
 #include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <system_error>
 
+#include "decimals.h"
+#include "json.h"
+
+namespace attention {
 namespace {
-
-constexpr int64_t MOST_AXES = 4;
-
-// Where an array begins and ends in the text, its extents, and where its numbers begin.
-struct Found {
-  int64_t start, stop, axes, shape[MOST_AXES], first, count;
-};
 
 struct Text {
   const char* at;
@@ -27,9 +26,6 @@ struct Text {
 
 bool digit(const char* at, const char* end) { return at < end && *at >= '0' && *at <= '9'; }
 
-// Powers of ten that float64 holds exactly.
-constexpr double TENS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                           1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 constexpr int64_t EXACT_TEN = 22;
 constexpr uint64_t EXACT_DIGITS = uint64_t{1} << 53;
 // More digits may leave 64 bits.
@@ -117,6 +113,7 @@ class Array {
       return false;
     }
     while (true) {
+      if (!nested) length += decimals(text);
       if (nested) {
         if (!text.is('[') || !level(text, depth + 1)) return false;
       } else if (found_.count == room_ || !number(text, numbers_[found_.count])) {
@@ -136,6 +133,28 @@ class Array {
     return found_.shape[depth] == length;
   }
 
+  // Decimals with a comma behind each, as many as are read quickly; how many. The last of an array
+  // is left for `number`, so that whatever ends one is looked at in one place.
+  int64_t decimals([[maybe_unused]] Text& text) {
+    int64_t read = 0;
+#if defined(__SSE4_1__)
+    const char* at = text.at;
+    Commas commas(text.end);
+    double* next = numbers_ + found_.count;
+    for (const int64_t room = room_ - found_.count; read < room; ++read) {
+      const char* end = commas.behind(at);
+      if (end == nullptr || text.end - at < SEEN || !decimal(at, end, next[read])) break;
+      at = end + 1;
+    }
+    if (read > 0) {
+      text.at = at;
+      text.blank();
+      found_.count += read;
+    }
+#endif
+    return read;
+  }
+
   Found& found_;
   double* numbers_;
   const int64_t room_;
@@ -143,14 +162,10 @@ class Array {
 
 }  // namespace
 
-#define EXPORTED __attribute__((visibility("default")))
-
-extern "C" {
-
 // Finds the arrays of at least `least` numbers, the first `most` of them; how many. What is no
 // string, no such array and no text at all is skipped byte by byte: nothing is validated here.
-EXPORTED int64_t json_arrays(const char* body, int64_t size, int64_t least, Found* found,
-                             int64_t most, double* numbers, int64_t room) {
+int64_t ARRAYS(const char* body, int64_t size, int64_t least, Found* found, int64_t most,
+               double* numbers, int64_t room) {
   Text text{body, body + size};
   int64_t arrays = 0, used = 0;
   while (text.at < text.end && arrays < most) {
@@ -177,4 +192,5 @@ EXPORTED int64_t json_arrays(const char* body, int64_t size, int64_t least, Foun
   }
   return arrays;
 }
-}
+
+}  // namespace attention
