@@ -1,5 +1,6 @@
 """Triton through pytriton: three models bound to functions of arrays, its own HTTP in front."""
 
+import signal
 import sys
 
 import numpy as np
@@ -37,7 +38,8 @@ def from_seeds(**given: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def main(port: int) -> None:
-    """Serve until told to stop."""
+    """Serve until told to stop; only an interrupt lets it take its shared memory with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     tensors = [
         Tensor(name=n, dtype=np.float32, shape=(-1, -1, -1)) for n in ("query", "key", "value")
     ]
