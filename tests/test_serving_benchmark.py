@@ -166,7 +166,7 @@ def test_an_environment_is_complete_or_said_not_to_be(monkeypatch, tmp_path):
         environments.install("pytriton")
 
 
-STILL = SimpleNamespace(port=1)
+STILL = SimpleNamespace(port=1, ended=lambda: False)
 REQUEST = Request("/", b"", {}, None)
 LANE = Lane(SERVICE, "JSON", CASES[0], REQUEST)
 REFUSED = Lane(SERVICE, "JSON", CASES[3], Request("/", b"", {}, None, expects=413))
@@ -215,9 +215,31 @@ def test_rounds_leave_out_who_fails(monkeypatch):
     monkeypatch.setattr(load, "speed", measure)
     rounds = Rounds(still, [LANE, REFUSED, other])
     assert rounds.run(2, 8, 1) == {LANE.key: [10.0, 11.0]}
-    assert "no answer" in rounds.failed[other.key]
+    assert rounds.failed[other.key] == "failed: RuntimeError: no answer"
     body = b"no"
     assert REFUSED.key in Rounds(still, [REFUSED]).failed
+
+
+def test_answers_are_checked_after_the_load_too(monkeypatch):
+    """What a server answers wrongly by then has no figure; one that is gone has crashed."""
+    process = SimpleNamespace(port=1, ended=lambda: False)
+    right = True
+
+    def read(_):
+        assert right, "another output"
+        return {}
+
+    lane = Lane(SERVICE, "JSON", CASES[0], Request("/", b"", {}, read))
+    monkeypatch.setattr(load, "ask", lambda *_: Answer(200, {}, b"", 0.01))
+    monkeypatch.setattr(load, "check", lambda *_: None)
+    monkeypatch.setattr(load, "speed", lambda *_: 10.0)
+    rounds = Rounds({"service": process}, [lane])
+    assert rounds.run(1, 8, 1) == {lane.key: [10.0]}
+    right = False
+    assert rounds.run(1, 8, 1) == {}
+    assert rounds.failed[lane.key].startswith("failed: AssertionError: another output")
+    process.ended = lambda: True
+    assert Rounds({"service": process}, [lane]).failed[lane.key].startswith("crashed: ")
 
 
 def test_a_request_with_another_status_is_told(monkeypatch):
@@ -252,13 +274,16 @@ def test_a_contender_that_ends_at_once_is_told_with_its_log():
 
 
 @pytest.mark.sockets
-def test_a_contender_starts_and_ends():
+def test_a_contender_starts_and_ends(monkeypatch):
     """Its memory is seen, and ended it leaves no process."""
     command = ("-m", "http.server", "{port}", "--bind", "127.0.0.1")
     with running(Contender("files", "", None, command, "/", {})) as process:
         assert process.start_s > 0
         assert process.memory_mib() > 1
+        monkeypatch.setattr(processes, "_FALL_S", 0.2)
+        assert not process.ended()
         pid = process.leader.pid
+    assert process.ended()
     assert process.leader.returncode is not None
     assert pid not in dict(processes._sessions())
 
@@ -286,12 +311,16 @@ def test_the_table_has_a_line_for_each_way():
     """Medians, what was refused, what failed, what was not asked, and the figures at rest."""
     found = {("service", "JSON", "S"): [100.0, 300.0, 200.0], ("service", "JSON", "M"): [4.25]}
     rests = {"service": Rest([1.0, 3.0], [200.0, 210.0], [0.5, 0.5])}
-    failed = {("service", "safetensors", "S"): "no"}
+    failed = {
+        ("service", "safetensors", "S"): "failed: ValueError: no\n  number",
+        ("service", "safetensors", "M"): "crashed: OSError: reset",
+    }
     table = report.speeds([SERVICE], found, failed, rests, "a machine", 8)
     assert table.rows[0] == (
         "this service: JSON", "200", "–", "4.2", "413, told of binary", "2.0", "205",
     )  # fmt: skip
-    assert table.rows[1][1:5] == ("failed", "–", "–", "–")
+    assert table.rows[1][1:5] == ("failed", "–", "crashed", "–")
+    assert "service, safetensors, S failed: ValueError: no number." in table.about
     assert table.figures["service | JSON | M"] == [4.25]
     assert "3 interleaved rounds" in table.about
 

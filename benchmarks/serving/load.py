@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
+from subprocess import CalledProcessError
 
 from benchmarks.serving.cases import CASES, Case, check
 from benchmarks.serving.contenders import Contender
@@ -12,8 +13,16 @@ from benchmarks.wrk import load
 
 Key = tuple[str, str, str]
 _TWICE = 2
-# No answer, another than it should be, a wrong one, one that cannot be read.
-_FAULTS = (OSError, HTTPException, RuntimeError, AssertionError, ValueError, KeyError)
+# No answer, another than it should be, a wrong one, one that cannot be read; nobody to connect to.
+_FAULTS = (
+    OSError,
+    HTTPException,
+    RuntimeError,
+    AssertionError,
+    ValueError,
+    KeyError,
+    CalledProcessError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +97,8 @@ class Rounds:
 
     What waits costs some 10 % of a core, nearly all of it Ray's, and weighs on all alike. Stopping
     it by signal is no way out: a watchdog takes the gap for a hang and ends its service, and
-    Triton's server loses the memory that it shares.
+    Triton's server loses the memory that it shares. Wrk itself looks only at the status of answers:
+    one of each lane is checked again when all rounds are over.
     """
 
     def __init__(self, processes: Mapping[str, Process], asked: Sequence[Lane]) -> None:
@@ -118,18 +128,16 @@ class Rounds:
                     if lane.case == case and lane.key not in self.failed and not lane.refused:
                         self._one(lane, measured)
             print(f"  round {number + 1} of {count} at {connections} connections", flush=True)
+        for lane in self._asked:
+            if lane.key in found and lane.key not in self.failed:
+                self._one(lane, checked)
         return {key: values for key, values in found.items() if key not in self.failed}
 
-    def _one(self, lane: Lane, work: Callable[[Lane, Process], None]) -> None:
+    def _one(self, lane: Lane, work: Callable[[Lane, Process], object]) -> None:
         try:
             work(lane, self._processes[lane.contender.name])
-        except (
-            OSError,
-            HTTPException,
-            RuntimeError,
-            AssertionError,
-            ValueError,
-            KeyError,
-        ) as error:
-            self.failed[lane.key] = f"{type(error).__name__}: {str(error)[:300]}"
+        except _FAULTS as error:
+            ended = self._processes[lane.contender.name].ended()
+            reason = f"{type(error).__name__}: {str(error)[:300]}"
+            self.failed[lane.key] = f"{'crashed' if ended else 'failed'}: {reason}"
             print(f"  {' '.join(lane.key)}: {self.failed[lane.key]}", flush=True)

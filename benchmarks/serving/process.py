@@ -3,6 +3,7 @@
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -14,7 +15,7 @@ from time import perf_counter
 from benchmarks.serving.contenders import ROOT, Contender
 from tests.server_process import free_port
 
-_START_S, _END_S = 120, 15
+_START_S, _END_S, _FALL_S = 120, 15, 2
 
 
 class NotStarted(Exception):
@@ -68,6 +69,19 @@ class Process:
                 return connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):
             return False
+
+    def ended(self) -> bool:
+        """Whether nothing listens there any more, or will not in a moment."""
+        until = perf_counter() + _FALL_S
+        while perf_counter() < until:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=_FALL_S).close()
+            except ConnectionRefusedError:
+                return True
+            except OSError:  # busy
+                return False
+            time.sleep(0.1)
+        return False
 
     def _pids(self) -> list[int]:
         return [pid for pid, session in _sessions() if session == self.leader.pid]

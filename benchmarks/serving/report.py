@@ -38,7 +38,10 @@ def speeds(
     rounds = max(map(len, found.values()), default=0)
     about = (
         f"Requests a second at {busy}, one worker process each, wrk on the same cores; medians of "
-        f"{rounds} interleaved rounds. Every answer was checked against float64 first."
+        f"{rounds} interleaved rounds. Every answer was checked against float64, first and last."
+    )
+    about += "".join(
+        f" {', '.join(key)} {' '.join(reason.split())}." for key, reason in failed.items()
     )
     figures = {" | ".join(key): values for key, values in found.items()}
     figures |= {f"{name} | {n}": getattr(r, n) for name, r in rests.items() for n in Rest.__slots__}
@@ -47,7 +50,7 @@ def speeds(
 
 def _cell(found: Found, failed: Mapping[Key, str], key: Key, asked: bool) -> str:
     if key in failed:
-        return "failed"
+        return failed[key].partition(":")[0]
     if key in found:
         median = statistics.median(found[key])
         return f"{median:.0f}" if median >= _SMALL else f"{median:.2g}"
