@@ -83,7 +83,8 @@ class Native:
         Brackets are among those; commas and blanks are not.
         """
         found = (c_int64 * 2)()
-        self._characters((c_char * len(text)).from_buffer(text), len(text), found)
+        if text:
+            self._characters(addressof(c_char.from_buffer(text)), len(text), found)
         separators, others = found
         return separators + 1, others
 
