@@ -22,6 +22,7 @@ from service.report import Analysis, conclude, tally, theorise
 from service.runtime import Runtime
 from service.scored import Scored, score
 
+_UNMASKED = Mask()
 _SUM_TOLERANCE = {
     torch.float64: 1e-9,
     torch.float32: 1e-4,
@@ -94,7 +95,7 @@ def _tells_nonfinite(plan: Plan, runtime: Runtime) -> bool:
         and plan.mechanism.scores_products(request.mechanism)
         and isinstance(plan.normalizer, Exponential)
         and "output" in plan.include
-        and request.mask == Mask()
+        and request.mask == _UNMASKED
     )
 
 

@@ -1,10 +1,10 @@
 """From the parts of a pass to the job of the library: what it can compute, and how it is cut."""
 
 from collections.abc import Callable
+from ctypes import addressof, c_char
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from service.attention.blocks import BLOCK_LOGITS, Unit
@@ -58,12 +58,14 @@ class Fused:
         shape, job = self.description.shape, self._job(into)
         blocks = -(-shape.query_length // job.query_block)
         units = shape.batch * shape.kv_heads * blocks
-        inexact = torch.zeros(units, dtype=torch.uint8)
-        job.inexact = inexact.data_ptr()
+        inexact = bytearray(units)
+        job.inexact = addressof(c_char.from_buffer(inexact))
         most = a_call(shape.group * min(job.query_block, shape.query_length) * shape.key_length)
         call = partial(self.native.run, job, units, most)
         divide(job, lambda: call, workers, checkpoint, units=units)
-        given_up = inexact.nonzero().flatten().tolist() if bool(inexact.any()) else []
+        if 1 not in inexact:
+            return []
+        given_up = (index for index, given in enumerate(inexact) if given)
         return [self._unit(index, blocks, job.query_block) for index in given_up]
 
     def _unit(self, index: int, blocks: int, query_block: int) -> Unit:
