@@ -15,6 +15,16 @@ namespace attention {
 namespace {
 
 constexpr double EMPTY = -std::numeric_limits<double>::infinity();
+constexpr double LOG2_E = 0x1.71547652b82fep0;
+// Vectors of a row that is short.
+constexpr int64_t FEW = 16;
+
+inline double power_of_two(int64_t exponent) {
+  const int64_t bits = (1023 + exponent) << 52;
+  double power;
+  std::memcpy(&power, &bits, sizeof power);
+  return power;
+}
 
 // The keys a row has seen so far, in the order of `Column`; sums of u = exp(s - maximum) leave out
 // the argmax.
@@ -176,29 +186,48 @@ template <class T, bool dense> class RowPass {
            minimum_ > L::lowest && maximum_ - minimum_ < L::spread;
   }
 
-  // The first key at the maximum.
+  // The first key at the maximum. Where it is, is as good as random: over a few vectors it takes
+  // longer to begin again after a wrong guess than to look at all of them.
   int64_t position() const {
-    for (int64_t i = 0;; ++i) {
-      M equal = logits(i) == maximum_;
-      if (dense || i >= whole()) equal &= lanes(i);
-      if (const uint32_t found = bits(equal)) return i * L::count + __builtin_ctz(found);
+    int64_t i = 0;
+    if (vectors_ <= FEW) {
+      uint32_t holding = 0;
+      for (; i < vectors_; ++i) holding |= uint32_t(at_maximum(i) != 0) << i;
+      i = __builtin_ctz(holding);
+    } else {
+      while (at_maximum(i) == 0) ++i;
     }
+    return i * L::count + __builtin_ctz(at_maximum(i));
+  }
+  uint32_t at_maximum(int64_t i) const {
+    M equal = logits(i) == maximum_;
+    if (dense || i >= whole()) equal &= lanes(i);
+    return bits(equal);
   }
 
   struct Sums { V tail, gap1, squares; };
 
   // The loops are functions of their own that hold their sums by value, so that these stay in
   // registers: through memory each addition waits for the store before it.
-  template <bool full>
-  __attribute__((noinline)) Sums between(int64_t begin, int64_t end, T reference, Sums sums) const {
+  // `but`: with a key that is left out, at any place; it costs a comparison a vector.
+  template <bool full, bool but = false>
+  __attribute__((noinline)) Sums between(int64_t begin, int64_t end, T reference, Sums sums,
+                                         [[maybe_unused]] int64_t at = -1) const {
     const T* __restrict from = row_.logits;
     T* __restrict to = row_.weights;
     const V referred = all<T>(reference), anchor = all<T>(anchor_), offset = all<T>(offset_);
     const V flush = all<T>(-L::flush);
     V tail = sums.tail, gap1 = sums.gap1, squares = sums.squares;
+    [[maybe_unused]] M places;
+    [[maybe_unused]] const auto left_out = static_cast<typename L::Int>(at);
+    if constexpr (but) std::memcpy(&places, indices<T>.of, WIDTH);
     for (int64_t i = begin * L::count; i < end * L::count; i += L::count) {
       const V x = load<T>(from + i), gap = x - referred;
       M kept = gap >= flush;
+      if constexpr (but) {
+        kept &= places != left_out;
+        places += L::count;
+      }
       if constexpr (dense) kept &= row_.seen[i / L::count];
       const V u = kept ? exponential<T>(larger(gap, flush)) : V{};
       store<T>(to + i, u);
@@ -236,7 +265,10 @@ template <class T, bool dense> class RowPass {
     Sums sums = {};
     const int64_t whole = this->whole(), special = at < 0 ? vectors_ : at / L::count;
     int64_t i = 0;
-    if (special > 0 && whole > 0) {
+    if (whole <= FEW && whole > 0) {
+      sums = between<full, true>(0, whole, reference, sums, at);
+      i = whole;
+    } else if (special > 0 && whole > 0) {
       i = std::min(whole, special);
       sums = between<full>(0, i, reference, sums);
     }
@@ -283,13 +315,16 @@ template <class T, bool dense> class RowPass {
     return {spread, tail2, tail3};
   }
 
-  // u^2 and u^3 leave float32 at gaps of 44 and 29, so they are relative to the largest summed.
+  // u^2 and u^3 leave float32 at gaps of 44 and 29, so they are relative to about the largest
+  // summed: to a power of two, which rounds nothing.
   void spreads(T reference, T largest, bool wins) {
     const double held = tail_ + (wins ? 1 : 0);
     const T mean_gap = held > 0 ? static_cast<T>(gap1_ / held) : 0;
     const bool some = count_ > (wins ? 1 : 0);
-    const T raise = some ? static_cast<T>(std::exp(std::min(80.0, double(reference) - largest))) : 1;
-    const V referred = all<T>(reference), mean = all<T>(mean_gap), up = all<T>(raise);
+    const double power = some ? std::min(80.0, double(reference) - largest) * LOG2_E : 0;
+    const int64_t raise = static_cast<int64_t>(power);
+    const V referred = all<T>(reference), mean = all<T>(mean_gap);
+    const V up = all<T>(static_cast<T>(power_of_two(raise)));
     Spreads sums = over_whole(row_.n / L::count, referred, mean, up);
     if (row_.n % L::count != 0) {
       const int64_t last = vectors_ - 1;
@@ -299,7 +334,7 @@ template <class T, bool dense> class RowPass {
       sums.tail3 += (v * v) * v;
     }
     spread_ = total<T>(sums.spread) + (wins ? double(mean_gap) * mean_gap : 0);
-    const double down = 1.0 / raise;
+    const double down = power_of_two(-raise);
     tail2_ = total<T>(sums.tail2) * down * down;
     tail3_ = total<T>(sums.tail3) * down * down * down;
   }
