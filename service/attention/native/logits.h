@@ -10,6 +10,9 @@
 namespace attention {
 namespace {
 
+// Bytes of the logits of rows in hand, beside what else a core's nearest cache holds.
+constexpr int64_t CACHED = 8192;
+
 template <class T> T factor_of(const Factor& factor, int64_t b, int64_t h, int64_t i) {
   if (factor.each == nullptr) return static_cast<T>(factor.one);
   return static_cast<const T*>(
@@ -22,20 +25,29 @@ template <class T> class LogitRows {
  protected:
   using L = Lanes<T>;
 
-  explicit LogitRows(const Job& job) : job_(job), most_rows_(std::min(job.query_block, job.queries)) {
+  // `most` rows have buffers of their own, or fewer where rows are long.
+  explicit LogitRows(const Job& job, int64_t most = 1)
+      : job_(job), most_rows_(std::min(job.query_block, job.queries)) {
     stride_ = std::min(job.key_block, job.keys);
     // Rows a multiple of 4 KiB apart would all want the same few lines of the cache.
     if (stride_ * sizeof(T) % 1024 == 0 && most_rows_ > 1) stride_ += 64 / sizeof(T);
+    together_ = std::clamp<int64_t>(CACHED / (stride_ * sizeof(T)), 1, most);
   }
   size_t bytes() const {
-    return sizeof(T) * (most_rows_ * stride_ + L::count + 2 * padded()) + 256;
+    return sizeof(T) * (most_rows_ * stride_ + L::count + 2 * together_ * padded()) + 256;
   }
   void take_from(Scratch& scratch) {
     block_ = scratch.take<T>(most_rows_ * stride_ + L::count);
-    logits_ = scratch.take<T>(padded());
-    seen_ = scratch.take<Mask<T>>(padded() / L::count);
+    logits_ = all_logits_ = scratch.take<T>(together_ * padded());
+    seen_ = all_seen_ = scratch.take<Mask<T>>(together_ * padded() / L::count);
   }
-  size_t padded() const { return stride_ + L::count; }
+  // Elements of a row's buffer: whole vectors.
+  size_t padded() const { return (stride_ / L::count + 2) * L::count; }
+  // From here on that row's buffers are written.
+  void use(int64_t row) {
+    logits_ = all_logits_ + row * padded();
+    seen_ = all_seen_ + row * (padded() / L::count);
+  }
 
   void place(int64_t batch, int64_t head, int64_t start) {
     batch_ = batch, head_ = head, start_ = start;
@@ -158,9 +170,9 @@ template <class T> class LogitRows {
 
   const Job& job_;
   const int64_t most_rows_;
-  T *block_, *logits_;
-  Mask<T>* seen_;
-  int64_t stride_, batch_, head_, start_, rows_;
+  T *block_, *logits_, *all_logits_;
+  Mask<T> *seen_, *all_seen_;
+  int64_t stride_, together_, batch_, head_, start_, rows_;
   const T *query_, *key_;
 };
 

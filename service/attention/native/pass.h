@@ -18,6 +18,9 @@ constexpr double EMPTY = -std::numeric_limits<double>::infinity();
 constexpr double LOG2_E = 0x1.71547652b82fep0;
 // Vectors of a row that is short.
 constexpr int64_t FEW = 16;
+// Rows that are taken side by side: one waits for its sums while the next is summed. Measured at 128
+// keys: 1.35, 1.21 and 1.16 x SDPA for one, eight and four.
+constexpr int64_t SIDE_BY_SIDE = 4;
 
 inline double power_of_two(int64_t exponent) {
   const int64_t bits = (1023 + exponent) << 52;
@@ -64,36 +67,76 @@ template <class T, bool dense> class RowPass {
   using M = Mask<T>;
 
  public:
+  RowPass() = default;
   explicit RowPass(const RowBlock<T>& row) : row_(row), vectors_((row.n + L::count - 1) / L::count) {}
 
-  // Adds the block to the sums; false where a logit is not finite or the row spreads too far.
-  template <bool full> bool add(RowSums& sums, T& factor) {
-    if (!extremes()) return false;
+  // What a row is taken through, in this order: each step waits for the last sums of the one before
+  // it, so that short rows take it side by side.
+
+  // Its extremes and mean; false where a logit is not finite or the row spreads too far.
+  bool extremes() {
+    anchor_ = row_.logits[0];
+    if constexpr (dense) {
+      count_ = 0;
+      for (int64_t i = vectors_; i-- > 0;)
+        if (const uint32_t seen = bits(row_.seen[i])) {
+          count_ += __builtin_popcount(seen);
+          anchor_ = row_.logits[i * L::count + __builtin_ctz(seen)];
+        }
+      if (count_ == 0) return true;
+    } else {
+      count_ = row_.n;
+    }
+    const int64_t whole = this->whole();
+    Extremes found = over_whole(whole);
+    for (int64_t i = whole; i < vectors_; ++i) {
+      const M seen = lanes(i);
+      const V x = logits(i), high = seen ? x : all<T>(L::lowest);
+      found.next = larger(found.next, smaller(high, found.top));
+      found.top = larger(found.top, high);
+      found.low = smaller(found.low, seen ? x : all<T>(L::largest));
+      found.sum += seen ? x - anchor_ : V{};
+    }
+    const double whole_sum = total<T>(found.sum);
+    const TopTwo<T> best = top_two<T, L::count>(found.top, found.next);
+    maximum_ = best.first, second_ = best.second, minimum_ = lowest_of<T, L::count>(found.low);
+    const double offset = whole_sum / count_;
+    offset_ = static_cast<T>(offset);
+    mean_ = anchor_ + offset;
+    return usable(whole_sum) && usable(anchor_) && maximum_ < L::largest &&
+           minimum_ > L::lowest && maximum_ - minimum_ < L::spread;
+  }
+
+  // Its exponentials, referred to the largest logit so far.
+  template <bool full> void weigh(const RowSums& sums) {
     if (count_ == 0) {
       std::memset(row_.weights, 0, row_.n * sizeof(T));
-      factor = 1;
-      return true;
+      return;
     }
-    const bool wins = static_cast<double>(maximum_) > sums.maximum;
-    const double shift = wins && sums.visible > 0 ? sums.maximum - maximum_ : 0;
+    wins_ = static_cast<double>(maximum_) > sums.maximum;
+    reference_ = wins_ ? maximum_ : static_cast<T>(sums.maximum);
+    at_ = wins_ ? position() : -1;
+    exponentials<full>(reference_, at_);
+  }
+
+  // Adds the block to the sums; what an output so far is to be multiplied by.
+  template <bool full> T add(RowSums& sums) {
+    if (count_ == 0) return 1;
+    const double shift = wins_ && sums.visible > 0 ? sums.maximum - maximum_ : 0;
     const double fade = shift == 0 ? 1 : std::exp(shift);
-    const T reference = wins ? maximum_ : static_cast<T>(sums.maximum);
-    const int64_t at = wins ? position() : -1;
-    exponentials<full>(reference, at);
-    if constexpr (full) spreads(reference, wins ? second_ : maximum_, wins);
-    if (minimum_ - reference < -L::flush) sums.underflowed += flushed(reference);
-    if (wins && sums.visible > 0 && maximum_ - sums.minimum > L::flush) sums.recount = 1;
-    if (wins) row_.weights[at] = 1;
-    factor = static_cast<T>(fade);
-    if (sums.visible > 0) merge<full>(sums, wins, shift, fade);
+    if constexpr (full) spreads(reference_, wins_ ? second_ : maximum_, wins_);
+    if (minimum_ - reference_ < -L::flush) sums.underflowed += flushed(reference_);
+    if (wins_ && sums.visible > 0 && maximum_ - sums.minimum > L::flush) sums.recount = 1;
+    if (wins_) row_.weights[at_] = 1;
+    if (sums.visible > 0) merge<full>(sums, wins_, shift, fade);
     else begin<full>(sums);
     sums.minimum = std::min(sums.minimum, static_cast<double>(minimum_));
     sums.visible += count_;
-    if (wins) {
+    if (wins_) {
       sums.maximum = maximum_;
-      sums.argmax = static_cast<double>(row_.first_key + at);
+      sums.argmax = static_cast<double>(row_.first_key + at_);
     }
-    return true;
+    return static_cast<T>(fade);
   }
 
   Moments moments() {
@@ -151,39 +194,6 @@ template <class T, bool dense> class RowPass {
       }
     }
     return {top, next, low, sum};
-  }
-
-  bool extremes() {
-    anchor_ = row_.logits[0];
-    if constexpr (dense) {
-      count_ = 0;
-      for (int64_t i = vectors_; i-- > 0;)
-        if (const uint32_t seen = bits(row_.seen[i])) {
-          count_ += __builtin_popcount(seen);
-          anchor_ = row_.logits[i * L::count + __builtin_ctz(seen)];
-        }
-      if (count_ == 0) return true;
-    } else {
-      count_ = row_.n;
-    }
-    const int64_t whole = this->whole();
-    Extremes found = over_whole(whole);
-    for (int64_t i = whole; i < vectors_; ++i) {
-      const M seen = lanes(i);
-      const V x = logits(i), high = seen ? x : all<T>(L::lowest);
-      found.next = larger(found.next, smaller(high, found.top));
-      found.top = larger(found.top, high);
-      found.low = smaller(found.low, seen ? x : all<T>(L::largest));
-      found.sum += seen ? x - anchor_ : V{};
-    }
-    const double whole_sum = total<T>(found.sum);
-    const TopTwo<T> best = top_two<T, L::count>(found.top, found.next);
-    maximum_ = best.first, second_ = best.second, minimum_ = lowest_of<T, L::count>(found.low);
-    const double offset = whole_sum / count_;
-    offset_ = static_cast<T>(offset);
-    mean_ = anchor_ + offset;
-    return usable(whole_sum) && usable(anchor_) && maximum_ < L::largest &&
-           minimum_ > L::lowest && maximum_ - minimum_ < L::spread;
   }
 
   // The first key at the maximum. Where it is, is as good as random: over a few vectors it takes
@@ -378,10 +388,10 @@ template <class T, bool dense> class RowPass {
     sums.tail = f * (sums.tail + own) + tail_;
   }
 
-  const RowBlock<T>& row_;
-  const int64_t vectors_;
-  int64_t count_ = 0;
-  T maximum_, second_, minimum_, anchor_, offset_;
+  RowBlock<T> row_;
+  int64_t vectors_, count_ = 0, at_;
+  bool wins_;
+  T maximum_, second_, minimum_, anchor_, offset_, reference_;
   double mean_, tail_, gap1_, squares_, spread_, tail2_, tail3_;
 };
 
@@ -414,10 +424,11 @@ template <class T> class Worker : LogitRows<T> {
   using L = Lanes<T>;
   using Rows = LogitRows<T>;
   using Rows::job_, Rows::block_, Rows::logits_, Rows::seen_, Rows::stride_, Rows::batch_,
-      Rows::rows_, Rows::from, Rows::to, Rows::score, Rows::hide, Rows::shape, Rows::row_of;
+      Rows::rows_, Rows::together_, Rows::from, Rows::to, Rows::score, Rows::hide, Rows::shape,
+      Rows::row_of;
 
  public:
-  explicit Worker(const Job& job) : Rows(job) {
+  explicit Worker(const Job& job) : Rows(job, SIDE_BY_SIDE) {
     const size_t rows = Rows::most_rows_;
     scratch.reserve(Rows::bytes() + sizeof(T) * rows * (job.d_v + 16) + rows * sizeof(RowSums) +
                     4096);
@@ -480,11 +491,11 @@ template <class T> class Worker : LogitRows<T> {
 
   bool block(int64_t begin, int64_t end) {
     score(begin, end);
-    for (int64_t i = 0; i < rows_; ++i) {
-      T* row = block_ + i * stride_;
-      const int64_t lo = std::clamp(from(i), begin, end), hi = std::clamp(to(i), lo, end);
-      Rows::clear(row, begin, lo, hi, end);
-      if (hi > lo && !one_row(i, row + (lo - begin), lo, hi)) return false;
+    for (int64_t i = 0; i < rows_; i += together_) {
+      const int64_t last = std::min(i + together_, rows_);
+      if (!(Rows::has_dense() ? rows<true>(i, last, begin, end)
+                              : rows<false>(i, last, begin, end)))
+        return false;
     }
     if (value_ != nullptr) {
       weigh(rows_, end - begin, job_.d_v, block_, stride_, value_ + begin * job_.value.row,
@@ -494,33 +505,43 @@ template <class T> class Worker : LogitRows<T> {
     return true;
   }
 
-  bool one_row(int64_t i, T* row, int64_t lo, int64_t hi) {
-    const bool dense = Rows::has_dense();
-    if (dense) hide(i, lo, hi);
-    if (job_.moments) {
-      const bool sound = dense ? moments<true>(sums_[i], row, hi - lo)
-                               : moments<false>(sums_[i], row, hi - lo);
-      if (!sound) return false;
+  // Rows `i` to `last` of a block of keys, side by side.
+  template <bool dense> bool rows(int64_t i, int64_t last, int64_t begin, int64_t end) {
+    RowPass<T, dense> passes[SIDE_BY_SIDE];
+    int64_t row_of_pass[SIDE_BY_SIDE], count = 0;
+    for (; i < last; ++i) {
+      T* row = block_ + i * stride_;
+      const int64_t lo = std::clamp(from(i), begin, end), hi = std::clamp(to(i), lo, end);
+      Rows::clear(row, begin, lo, hi, end);
+      if (hi <= lo) continue;
+      Rows::use(count);
+      if (!logits<dense>(i, row + (lo - begin), lo, hi)) return false;
+      passes[count] = RowPass<T, dense>({logits_, seen_, row + (lo - begin), hi - lo, lo});
+      row_of_pass[count++] = i;
     }
-    shape(i, row, lo, hi, dense);
-    if (job_.logits.data != nullptr) show(i, lo, hi, dense);
-    const RowBlock<T> part{logits_, seen_, row, hi - lo, lo};
-    T factor = 1;
-    bool fine;
-    if (dense) {
-      RowPass<T, true> pass(part);
-      fine = job_.statistics ? pass.template add<true>(sums_[i], factor)
-                             : pass.template add<false>(sums_[i], factor);
-    } else {
-      RowPass<T, false> pass(part);
-      fine = job_.statistics ? pass.template add<true>(sums_[i], factor)
-                             : pass.template add<false>(sums_[i], factor);
-    }
-    if (fine && factor != 1 && weighed_) {
-      T* out = output_ + i * job_.d_v;
+    for (int64_t p = 0; p < count; ++p)
+      if (!passes[p].extremes()) return false;
+    if (job_.statistics) through<true>(passes, row_of_pass, count);
+    else through<false>(passes, row_of_pass, count);
+    return true;
+  }
+  template <bool full, class Pass> void through(Pass* passes, const int64_t* row, int64_t count) {
+    for (int64_t p = 0; p < count; ++p) passes[p].template weigh<full>(sums_[row[p]]);
+    for (int64_t p = 0; p < count; ++p) {
+      const T factor = passes[p].template add<full>(sums_[row[p]]);
+      if (factor == 1 || !weighed_) continue;
+      T* out = output_ + row[p] * job_.d_v;
       for (int64_t j = 0; j < job_.d_v; ++j) out[j] *= factor;
     }
-    return fine;
+  }
+
+  // From a row's scores to its logits; false where scores are not finite or spread too far.
+  template <bool dense> bool logits(int64_t i, T* row, int64_t lo, int64_t hi) {
+    if (dense) hide(i, lo, hi);
+    if (job_.moments && !moments<dense>(sums_[i], row, hi - lo)) return false;
+    shape(i, row, lo, hi, dense);
+    if (job_.logits.data != nullptr) show(i, lo, hi, dense);
+    return true;
   }
 
   // Mean, squared deviations and largest size of the visible scores.
