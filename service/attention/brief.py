@@ -17,9 +17,10 @@ in float64.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, auto
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,11 +31,12 @@ from service.attention.logits import Logits, Products, Workspace
 from service.attention.normalizing import Exponential, Weighing
 from service.attention.pattern import Pattern
 from service.attention.rows import underflow_gap
+from service.attention.statistics import BLOCK_COLUMNS
 from service.shape import Shape
 
 # Measured on 2 cores with 2 MiB of cache each: two float32 buffers of 2^17 logits 3.7 ns a logit,
-# of 2^16 3.8, of 2^18 4.0; 128 queries × 1,024 keys like 256 × 512, 64 × 2,048 4 % slower.
-KEY_BLOCK = 1024
+# of 2^16 3.8, of 2^18 4.0; 128 queries × 1,024 keys 3 % slower than 256 × 512, 64 × 2,048 10 %.
+KEY_BLOCK = 512
 SHARE = 2
 """How many of these units one of the general way would hold."""
 
@@ -47,6 +49,9 @@ _FURTHEST_ABOVE = 10.0
 _FURTHEST_SECOND = {torch.float32: -20.0, torch.float64: -200.0}
 _LARGEST_VALUE = 1e30
 
+# How many keys of a head its moments are estimated from, about.
+_SAMPLE = 128
+
 
 class _Sum(IntEnum):
     """Rows of what a unit collects, (row, key range, unit row) in the compute dtype, of h = s/2."""
@@ -57,12 +62,19 @@ class _Sum(IntEnum):
     SECOND = auto()
     ARGMAX = auto()
     TOTAL = auto()
-    SQUARES = auto()
+    WEIGHTED = auto()
     WEIGHT = auto()
+    SQUARES = auto()
+    WEIGHTED_SQUARES = auto()
     WEIGHT2 = auto()
     WEIGHT3 = auto()
-    WEIGHTED = auto()
-    WEIGHTED_SQUARES = auto()
+
+
+_EXTREMES = slice(_Sum.MAXIMUM, _Sum.SECOND)
+_SUMS = slice(_Sum.TOTAL, len(_Sum))
+_NORMS = slice(_Sum.SQUARES, len(_Sum))
+# Each sum's factor for logits in place of their halves.
+_WHOLE = (2.0, 2.0, 1.0, 4.0, 4.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,132 @@ class Settled:
     sound: Tensor
 
 
+class _Range:
+    """One range of keys of units of one shape: where its figures and its exponentials go.
+
+    Views are made once: each is a call that lets go of the interpreter and waits to have it back.
+    """
+
+    def __init__(
+        self, unit: Unit, keys: slice, sums: Tensor, work: Workspace, places: Tensor
+    ) -> None:
+        block = work.view(0, unit, keys)
+        rows = extent(unit.heads) * extent(unit.queries)
+        self.products = block.view(extent(unit.kv_heads), -1, extent(keys))
+        self.logits, self.spare = block.view(rows, -1), work.view(1, unit, keys).view(rows, -1)
+        self.places = places[: extent(keys)]
+        columns = sums.unbind()
+        self.maximum, self.minimum = columns[_Sum.MAXIMUM], columns[_Sum.MINIMUM]
+        self.maximum_, self.minimum_ = (t.unsqueeze(-1) for t in (self.maximum, self.minimum))
+        self.second, self.argmax = columns[_Sum.SECOND], columns[_Sum.ARGMAX]
+        self.total, self.squares = columns[_Sum.TOTAL], columns[_Sum.SQUARES]
+        self.weight, self.weight2 = columns[_Sum.WEIGHT], columns[_Sum.WEIGHT2]
+        self.weight3, self.weighted = columns[_Sum.WEIGHT3], columns[_Sum.WEIGHTED]
+        self.weighted_squares = columns[_Sum.WEIGHTED_SQUARES]
+
+
+class _Frame:
+    """What one thread computes units of one shape in."""
+
+    def __init__(self, unit: Unit, brief: "Brief", work: Workspace) -> None:
+        rows, places = extent(unit.heads) * extent(unit.queries), brief.places
+        self.sums = torch.empty(len(_Sum), len(brief.ranges), rows, dtype=places.dtype)
+        self.ranges = [
+            _Range(unit, keys, part, work, places)
+            for keys, part in zip(brief.ranges, self.sums.unbind(1), strict=True)
+        ]
+        kv_heads = extent(unit.kv_heads)
+        self.queries, self.spare = (
+            torch.empty(kv_heads, rows // kv_heads, brief.d_k, dtype=places.dtype) for _ in range(2)
+        )
+        self.reference = self.sums[_Sum.REFERENCE, 0]
+        self.reference_ = self.reference.unsqueeze(-1)
+        self.place_ = torch.empty(rows, 1, dtype=torch.int64)
+        self.place = self.place_.view(rows)
+        self.top_ = torch.empty(rows, 1, dtype=places.dtype)
+
+    def refer(self, expected: Tensor, near: float) -> None:
+        """Make the reference: the expected one where the maximum is less than `near` above it."""
+        maximum = self.ranges[0].maximum
+        lower = torch.minimum(maximum, expected)
+        torch.where(maximum - expected < near, lower, maximum, out=self.reference)
+
+    def extremes(self, part: _Range) -> None:
+        """The extremes of a range; the smallest logit takes the place of the largest."""
+        torch.amax(part.logits, -1, out=part.maximum)
+        torch.amin(part.logits, -1, out=part.minimum)
+        # The place of the maximum is a product with all places. Of several equal ones it is none of
+        # theirs, and the second largest gives them away.
+        torch.eq(part.logits, part.maximum_, out=part.spare)
+        torch.mv(part.spare, part.places, out=part.argmax)
+        self.place.copy_(part.argmax.clamp_(max=len(part.places) - 1))
+        part.logits.scatter_(-1, self.place_, part.minimum_)
+        torch.amax(part.logits, -1, out=part.second)
+
+    def sum(self, part: _Range) -> None:
+        """The sums about the reference; exponentials take the logits' place."""
+        norm, gaps, roots = torch.linalg.vector_norm, part.logits, part.spare
+        gaps.sub_(self.reference_)
+        torch.sum(gaps, -1, out=part.total)
+        norm(gaps, dim=-1, out=part.squares)
+        torch.exp(gaps, out=roots)
+        gaps.mul_(roots)
+        norm(gaps, dim=-1, out=part.weighted_squares)
+        gaps.mul_(roots)
+        torch.sum(gaps, -1, out=part.weighted)
+        exponentials = torch.mul(roots, roots, out=gaps)
+        torch.sum(exponentials, -1, out=part.weight)
+        norm(exponentials, dim=-1, out=part.weight2)
+        roots.mul_(exponentials)
+        norm(roots, dim=-1, out=part.weight3)
+        torch.sub(part.maximum_, self.reference_, out=self.top_)
+        exponentials.scatter_(-1, self.place_, self.top_.mul_(2).exp_())
+
+
+class Taker:
+    """Takes units on one thread."""
+
+    def __init__(self, brief: "Brief", work: Workspace) -> None:
+        self._brief, self._work = brief, work
+        self._frames: dict[tuple[int, int], _Frame] = {}
+        self._near = math.log(brief.shape.key_length) / 2
+        self._heads: tuple[int, int] | None = None
+
+    def take(self, unit: Unit) -> Taken | None:
+        """Sums and output of a unit about its rows' references; None where values are too large."""
+        brief, place = self._brief, (unit.batch, unit.kv_heads.start)
+        if not brief.moderate(unit.batch):
+            return None
+        if self._heads != place:
+            self._heads, self._operands = place, list(brief.operands(unit))
+        lead = extent(unit.heads), extent(unit.queries)
+        frame = self._frames.get(lead)
+        if frame is None:
+            frame = _Frame(unit, brief, self._work)
+            self._frames[lead] = frame
+        queries = brief.queries(unit, frame.queries)
+        expected: Tensor | None = brief.expected(unit, queries, frame.spare)
+        output: Tensor | None = None
+        for part, (key, value) in zip(frame.ranges, self._operands, strict=True):
+            torch.bmm(queries, key, out=part.products)
+            if brief.after is not None:
+                part.products.mul_(brief.after)
+            frame.extremes(part)
+            if expected is not None:
+                frame.refer(expected, self._near)
+                expected = None
+            frame.sum(part)
+            if value is None:
+                continue
+            if output is None:
+                output = torch.bmm(part.products, value)
+            else:
+                output.baddbmm_(part.products, value)
+        if output is not None:
+            output = output.view(*lead, -1)
+        return Taken(unit, frame.sums.clone(), output)
+
+
 class Brief:
     """The brief way over one pass."""
 
@@ -103,13 +241,13 @@ class Brief:
         shape: Shape,
         dtype: torch.dtype,
     ) -> None:
-        self._products, self._value, self._shape, self._dtype = products, value, shape, dtype
-        self.key_block = min(KEY_BLOCK, shape.key_length)
+        self._products, self._value, self.shape, self._dtype = products, value, shape, dtype
+        self.key_block, self.d_k = min(KEY_BLOCK, shape.key_length), products.key[0].shape[-1]
         # A power of two goes into the queries, without rounding.
         folds = math.frexp(scale)[0] in (0.5, -0.5)
         self._before = scale / 2 if folds else None
-        self._after = None if folds else scale / 2
-        self._places = torch.arange(self.key_block, dtype=dtype)
+        self.after = None if folds else scale / 2
+        self.places = torch.arange(self.key_block, dtype=dtype)
         self._moments: dict[int, tuple[Tensor, Tensor]] = {}
         self._moderate: dict[int, bool] = {}
 
@@ -141,154 +279,102 @@ class Brief:
             return None
         return cls(products, scale, value, shape, precision.compute)
 
-    def take(self, unit: Unit, work: Workspace) -> Taken | None:
-        """Sums and output of a unit, about its rows' references; None where values are too large.
-
-        Args:
-            unit: some queries of some heads.
-            work: two buffers of its size.
-        """
-        if not self._moderate_value(unit.batch):
-            return None
-        queries = self._products.query[unit.batch][unit.heads, unit.queries]
-        kv_heads = extent(unit.kv_heads)
-        stacked = queries.reshape(kv_heads, -1, queries.shape[-1])
-        if self._before is not None:
-            stacked = stacked * self._before
-        key = self._products.key[unit.batch][unit.kv_heads]
-        blocks = list(ranges(self._shape.key_length, self.key_block))
-        rows = extent(unit.heads) * extent(unit.queries)
-        sums = torch.empty(len(_Sum), len(blocks), rows, dtype=self._dtype)
-        expected: Tensor | None = self._expected(unit, stacked)
-        output: Tensor | None = None
-        for part, keys in zip(sums.unbind(1), blocks, strict=True):
-            block, spare = work.view(0, unit, keys), work.view(1, unit, keys)
-            products = block.view(kv_heads, -1, extent(keys))
-            torch.bmm(stacked, key[:, keys].transpose(1, 2), out=products)
-            if self._after is not None:
-                products.mul_(self._after)
-            flat = block.view(rows, -1), spare.view(rows, -1)
-            self._sum(*flat, part, sums[_Sum.REFERENCE, 0], expected)
-            expected = None
-            output = self._weigh(products, unit, keys, output)
-        if output is not None:
-            output = output.view(extent(unit.heads), extent(unit.queries), -1)
-        return Taken(unit, sums, output)
-
-    def _moderate_value(self, batch: int) -> bool:
+    def moderate(self, batch: int) -> bool:
         """Whether no sum over exponentials of up to `_FURTHEST_ABOVE` leaves the dtype."""
         if self._value is None:
             return True
         if batch not in self._moderate:
-            largest = self._value[batch].abs().amax() if self._value[batch].numel() else 0.0
+            value = self._value[batch]
+            largest = torch.stack(torch.aminmax(value)).abs().max() if value.numel() else 0.0
             self._moderate[batch] = float(largest) < _LARGEST_VALUE
         return self._moderate[batch]
 
-    def _expected(self, unit: Unit, stacked: Tensor) -> Tensor:
+    def operands(self, unit: Unit) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Keys (kv_heads, d_k, keys) and values (kv_heads, keys, d_v) of each range."""
+        key = self._products.key[unit.batch][unit.kv_heads].transpose(1, 2)
+        value = None if self._value is None else self._value[unit.batch][unit.kv_heads]
+        for each in self.ranges:
+            yield key[..., each], None if value is None else value[:, each]
+
+    def queries(self, unit: Unit, into: Tensor) -> Tensor:
+        """Those that share a key head stacked, (kv_heads, rows, d_k); `into` may take them."""
+        query = self._products.query[unit.batch][unit.heads, unit.queries]
+        stacked = query.reshape(into.shape)
+        return stacked if self._before is None else torch.mul(stacked, self._before, out=into)
+
+    def expected(self, unit: Unit, queries: Tensor, spare: Tensor) -> Tensor:
         """Half of μ + σ²/2 of each row, with the keys' covariance taken for diagonal."""
         if unit.batch not in self._moments:
+            # As products with ones, and of some of the keys: a mean over an axis that is not the
+            # last took longer than the logits of 128 keys.
             key = self._products.key[unit.batch]
-            mean = key.mean(1, keepdim=True)
-            variance = key.square().mean(1, keepdim=True) - mean.square()
-            self._moments[unit.batch] = mean.mT, variance.mT
+            key = key[:, :: max(1, key.shape[1] // _SAMPLE)].contiguous()
+            share = key.new_full((len(key), 1, key.shape[1]), 1 / key.shape[1])
+            mean, square = torch.bmm(share, key), torch.bmm(share, key.square())
+            self._moments[unit.batch] = mean.mT, (square - mean.square()).mT
         mean, variance = (m[unit.kv_heads] for m in self._moments[unit.batch])
-        halved = stacked if self._after is None else stacked * self._after
-        return torch.bmm(halved, mean).add_(torch.bmm(halved.square(), variance)).flatten()
-
-    def _sum(
-        self,
-        logits: Tensor,
-        spare: Tensor,
-        into: Tensor,
-        reference: Tensor,
-        expected: Tensor | None,
-    ) -> None:
-        """Collect a range of keys, and leave its exponentials (rows, keys) in `logits`.
-
-        `expected` is given with the first range, from which the reference is made.
-        """
-        sums, keys = into.unbind(), logits.shape[-1]
-        maximum, minimum = sums[_Sum.MAXIMUM], sums[_Sum.MINIMUM]
-        torch.amax(logits, -1, out=maximum)
-        torch.amin(logits, -1, out=minimum)
-        # The place of the maximum is a product with all places. Of several equal ones it is none of
-        # theirs, and the second largest gives them away.
-        torch.eq(logits, maximum.unsqueeze(-1), out=spare)
-        torch.mv(spare, self._places[:keys], out=sums[_Sum.ARGMAX])
-        at = sums[_Sum.ARGMAX].clamp_(max=keys - 1).long().unsqueeze(-1)
-        logits.scatter_(-1, at, minimum.unsqueeze(-1))
-        if keys > 1:
-            torch.amax(logits, -1, out=sums[_Sum.SECOND])
-        else:
-            sums[_Sum.SECOND].fill_(float("-inf"))
-        if expected is not None:
-            near = maximum - expected < math.log(self._shape.key_length) / 2
-            torch.where(near, torch.minimum(maximum, expected), maximum, out=reference)
-        gaps = logits.sub_(reference.unsqueeze(-1))
-        torch.sum(gaps, -1, out=sums[_Sum.TOTAL])
-        torch.linalg.vector_norm(gaps, dim=-1, out=sums[_Sum.SQUARES])
-        roots = torch.exp(gaps, out=spare)
-        gaps.mul_(roots)
-        torch.linalg.vector_norm(gaps, dim=-1, out=sums[_Sum.WEIGHTED_SQUARES])
-        gaps.mul_(roots)
-        torch.sum(gaps, -1, out=sums[_Sum.WEIGHTED])
-        exponentials = torch.mul(roots, roots, out=logits)
-        torch.sum(exponentials, -1, out=sums[_Sum.WEIGHT])
-        torch.linalg.vector_norm(exponentials, dim=-1, out=sums[_Sum.WEIGHT2])
-        torch.linalg.vector_norm(roots.mul_(exponentials), dim=-1, out=sums[_Sum.WEIGHT3])
-        largest = (maximum - reference).exp_()
-        exponentials.scatter_(-1, at, largest.square_().unsqueeze(-1))
-
-    def _weigh(
-        self, weights: Tensor, unit: Unit, keys: slice, before: Tensor | None
-    ) -> Tensor | None:
-        if self._value is None:
-            return None
-        value = self._value[unit.batch][unit.kv_heads, keys]
-        if before is None:
-            return torch.bmm(weights, value)
-        return before.baddbmm_(weights, value)
+        halved = queries if self.after is None else queries * self.after
+        squares = torch.mul(halved, halved, out=spare)
+        return torch.bmm(halved, mean).baddbmm_(squares, variance).flatten()
 
     def settle(self, taken: Sequence[Taken]) -> Settled:
         """From sums about the references to statistics, for all rows at once."""
-        sums = torch.cat([each.sums for each in taken], -1).double()
-        minimum, maximum, second = (2 * sums[c] for c in (_Sum.MINIMUM, _Sum.MAXIMUM, _Sum.SECOND))
-        reference = 2 * sums[_Sum.REFERENCE, 0]
-        top, bottom = maximum - reference, minimum - reference
-        # What stood in the maximum's place goes; a range's maximum that is not the row's comes.
-        out, highest = bottom.exp(), maximum.amax(0)
-        leads = maximum == highest
-        wins = leads & (leads.cumsum(0) == 1)
-        own = torch.where(wins, 0.0, top.exp())
-        tail, tail2, tail3 = (
-            (found - out**power + own**power).sum(0)
-            for found, power in (
-                (sums[_Sum.WEIGHT], 1),
-                (sums[_Sum.WEIGHT2].square(), 2),
-                (sums[_Sum.WEIGHT3].square(), 3),
-            )
-        )
-        weighted = (2 * sums[_Sum.WEIGHTED] - out * bottom + own * top).sum(0)
-        squares = 4 * sums[_Sum.WEIGHTED_SQUARES].square()
-        weighted_squares = (squares - out * bottom.square() + own * top.square()).sum(0)
-        total = (2 * sums[_Sum.TOTAL] - bottom + top).sum(0)
-        plain = (4 * sums[_Sum.SQUARES].square() - bottom.square() + top.square()).sum(0)
+        found = torch.cat([each.sums for each in taken], -1).double()
+        found[: _Sum.ARGMAX].mul_(2)
+        found[_NORMS].square_()
+        sums = found[_SUMS].mul_(torch.tensor(_WHOLE, dtype=torch.float64).view(-1, 1, 1))
+        reference, maxima = found[_Sum.REFERENCE, 0], found[_Sum.MAXIMUM]
+        gaps = found[_EXTREMES] - reference
+        exponentials = gaps.exp()
+        top, bottom = torch.stack(_shares(gaps, exponentials)).unbind(1)
+        # What stood in the maxima's places goes. All of them are logits, but the row's own maximum
+        # stays out of the sums of exponentials.
+        sums.sub_(bottom)
+        maximum, raised = maxima, exponentials[0]
+        second, argmax = found[_Sum.SECOND], found[_Sum.ARGMAX]
+        tied = (second >= maxima).any(0)
+        plain = [_Sum.TOTAL - _SUMS.start, _Sum.SQUARES - _SUMS.start]
+        if len(self.ranges) > 1:
+            maximum = maxima.amax(0)
+            wins = maxima == maximum
+            wins &= wins.cumsum(0) == 1
+            own = torch.where(wins, 0.0, 1.0)
+            own = own.expand_as(sums).clone()
+            own[plain] = 1.0
+            sums.addcmul_(top, own)
+            first = self.places_of_ranges
+            argmax = torch.where(wins, argmax + first, 0.0).sum(0, keepdim=True)
+            second = torch.where(wins, second, maxima).amax(0, keepdim=True)
+            raised = exponentials[0].amax(0, keepdim=True)
+            sums = sums.sum(1, keepdim=True)
+            maximum = maximum.unsqueeze(0)
+        else:
+            sums[plain] += top[plain]
         return self._referred(
             reference,
-            highest,
-            torch.where(wins, second, maximum).amax(0),
-            minimum.amin(0),
-            self._place(sums[_Sum.ARGMAX], wins),
-            (tail, tail2, tail3),
-            (weighted, weighted_squares),
-            (total, plain),
-            tied=(second >= maximum).any(0),
+            maximum[0],
+            second[0],
+            found[_Sum.MINIMUM].amin(0),
+            argmax[0],
+            raised[0],
+            sums[:, 0],
+            tied=tied,
         )
 
-    def _place(self, within: Tensor, wins: Tensor) -> Tensor:
-        """Index of the maximum among all keys, from those within the ranges."""
-        first = torch.arange(len(within), dtype=torch.float64).mul_(self.key_block).unsqueeze(-1)
-        return torch.where(wins, within + first, 0.0).sum(0)
+    @cached_property
+    def ranges(self) -> list[slice]:
+        """The ranges of keys, one after the other, none of a single key: that would be left out."""
+        found = list(ranges(self.shape.key_length, self.key_block))
+        if len(found) > 1 and extent(found[-1]) == 1:
+            start, stop = found[-2].start, found[-1].stop
+            found[-2:] = [slice(start, stop - 2), slice(stop - 2, stop)]
+        return found
+
+    @cached_property
+    def places_of_ranges(self) -> Tensor:
+        """Where each range starts, (range, 1)."""
+        starts = [keys.start for keys in self.ranges]
+        return torch.tensor(starts, dtype=torch.float64).unsqueeze(-1)
 
     def _referred(
         self,
@@ -297,36 +383,49 @@ class Brief:
         second: Tensor,
         minimum: Tensor,
         argmax: Tensor,
-        tails: tuple[Tensor, Tensor, Tensor],
-        weighted: tuple[Tensor, Tensor],
-        plain: tuple[Tensor, Tensor],
+        raised: Tensor,
+        sums: Tensor,
         *,
         tied: Tensor,
     ) -> Settled:
         """The sums about the reference, referred to the maximum; and whether they can be."""
-        keys = float(self._shape.key_length)
+        keys = float(self.shape.key_length)
+        total, weighted, tail, plain, weighted_squares, tail2, tail3 = sums.unbind()
         above = maximum - reference
-        raised = above.exp()
-        tail, tail2, tail3 = tails
         weight = tail + raised
-        mean_gap = (weighted[0] + raised * above) / weight
-        about = weighted[1] + raised * above.square()
+        own = raised * above
+        mean_gap = (weighted + own) / weight
+        about = torch.addcmul(weighted_squares, own, above)
         spread = about - weight * mean_gap.square()
-        mean = plain[0] / keys
-        squares = plain[1] - keys * mean.square()
+        mean = total / keys
+        squares = plain - keys * mean.square()
         # A comparison with NaN is false: what is not finite is not sound.
-        sound = (
-            ~tied
-            & (maximum - minimum < underflow_gap(self._dtype))
-            & (above <= _FURTHEST_ABOVE)
-            & (second - reference >= _FURTHEST_SECOND[self._dtype])
-            & (about <= _MOST_CANCELLED * spread)
-            & (plain[1] <= _MOST_CANCELLED * squares)
-        )
+        sound = maximum - minimum < underflow_gap(self._dtype)
+        sound &= ~tied
+        sound &= above <= _FURTHEST_ABOVE
+        sound &= second - reference >= _FURTHEST_SECOND[self._dtype]
+        sound &= about <= _MOST_CANCELLED * spread
+        sound &= plain <= _MOST_CANCELLED * squares
         down = 1 / raised
-        zero = torch.zeros_like(maximum)
-        columns = [torch.full_like(maximum, keys), maximum, second, minimum, argmax]
-        columns += [tail * down, tail2 * down**2, tail3 * down**3]
-        columns += [(weighted[0] - above * tail) * down, spread * down]
-        columns += [reference + mean, squares, zero, zero, zero, zero, zero]
-        return Settled(torch.stack(columns), raised, sound)
+        columns = torch.zeros(BLOCK_COLUMNS, len(maximum), dtype=torch.float64)
+        columns[0] = keys
+        figures = [maximum, second, minimum, argmax, tail * down]
+        figures += [tail2 * down.square(), tail3 * down.square() * down]
+        figures += [torch.addcmul(weighted, above, tail, value=-1) * down, spread * down]
+        figures += [reference + mean, squares]
+        torch.stack(figures, out=columns[1 : 1 + len(figures)])
+        return Settled(columns, raised, sound)
+
+
+def _shares(gaps: Tensor, exponentials: Tensor) -> list[Tensor]:
+    """What logits of these gaps to the reference add to each of the sums."""
+    weighted, squares = exponentials * gaps, exponentials.square()
+    return [
+        gaps,
+        weighted,
+        exponentials,
+        gaps.square(),
+        weighted * gaps,
+        squares,
+        squares * exponentials,
+    ]

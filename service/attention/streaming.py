@@ -15,7 +15,7 @@ from torch import Tensor
 from service.attention import rows
 from service.attention.aligned import aligned
 from service.attention.blocks import KEY_BLOCK, Unit, cut, extent, ranges, smaller, unit_logits
-from service.attention.brief import SHARE, Brief, Taken
+from service.attention.brief import SHARE, Brief, Taken, Taker
 from service.attention.collected import Attended, Collected, Precision, Wanted
 from service.attention.logits import Logits, ScoreKeys, Workspace
 from service.attention.native.fused import Fused
@@ -40,7 +40,7 @@ _SMALL_UNIT = 2**15
 
 # Units of the brief way are settled together, as soon as they hold so many numbers: one by one,
 # that arithmetic would take a tenth of the pass.
-_SETTLED_NUMBERS = 2**19
+_SETTLED_NUMBERS = 2**17
 
 Checkpoint = Callable[[], None]
 """Called between units; raises when the work is no longer wanted."""
@@ -196,11 +196,11 @@ class _Pass:
         """The same by the brief way, but for the units whose rows it cannot take."""
         size = unit_logits(self.shape, key_block=max(brief.key_block, self.key_block))
         workspace = Workspace(size, self.dtype, self.device)
+        taker, held = Taker(brief, workspace), 0
         pending: list[Taken] = []
-        held = 0
         for unit in units:
             self.checkpoint()
-            taken = brief.take(unit, workspace)
+            taken = taker.take(unit)
             if taken is None:
                 self._unit(unit, workspace)
                 continue
