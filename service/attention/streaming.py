@@ -90,7 +90,7 @@ def attend(
         return replace(job.into.result(), native=True)
     brief = job.brief()
     if brief is not None:
-        job.collect(blocks=True)
+        job.collect(blocks=True, filled=False)
         workers.run(
             cut(shape, key_block=brief.key_block, share=SHARE),
             lambda units: job.work_briefly(units, brief),
@@ -201,9 +201,6 @@ class _Pass:
         for unit in units:
             self.checkpoint()
             taken = taker.take(unit)
-            if taken is None:
-                self._unit(unit, workspace)
-                continue
             pending.append(taken)
             held += taken.numbers
             if held >= _SETTLED_NUMBERS:
@@ -231,7 +228,7 @@ class _Pass:
         all_sound = bool(settled.sound.all())
         for taken, figures, divisor, sound in parts:
             unit = taken.unit
-            if not (all_sound or bool(sound.all())):
+            if not ((all_sound or bool(sound.all())) and taken.finite):
                 self._unit(unit, workspace)
                 continue
             index = (unit.batch, unit.heads, unit.queries)
