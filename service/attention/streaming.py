@@ -153,12 +153,17 @@ class _Pass:
             filled=filled,
         )
 
+    @property
+    def weighed(self) -> tuple[Tensor, ...] | None:
+        """The values, where they are to be weighed."""
+        return self.items if self.wanted.output and self.items else None
+
     def fused(self, native: Native) -> Fused | None:
         """The same by the compiled pass, where it can."""
         return Fused.of(
             native,
             self.logits,
-            self.items if self.wanted.output and self.items else None,
+            self.weighed,
             self.weighing,
             shape=self.shape,
             wanted=self.wanted,
@@ -169,7 +174,7 @@ class _Pass:
         """The same by the brief way, where it applies."""
         return Brief.of(
             self.logits,
-            self.items if self.wanted.output and self.items else None,
+            self.weighed,
             self.weighing,
             shape=self.shape,
             wanted=self.wanted,

@@ -79,4 +79,23 @@ def test_a_library_of_other_sources_is_not_used(monkeypatch):
         pytest.skip("the native pass is not built here")
     monkeypatch.setattr(library, "fingerprint", lambda: "0" * 16)
     with pytest.raises(library.Absent, match="other sources"):
-        library.load.__wrapped__()
+        library._load()
+
+
+def test_that_nothing_is_built_is_looked_up_once(monkeypatch):
+    """Each body of JSON asks for the library."""
+    looked = []
+
+    def absent():
+        looked.append(1)
+        raise library.Absent("it has not been built")
+
+    monkeypatch.setattr(library, "_load", absent)
+    library._once.cache_clear()
+    try:
+        assert library.available() is None
+        with pytest.raises(library.Absent, match="not been built"):
+            library.load()
+        assert looked == [1]
+    finally:
+        library._once.cache_clear()

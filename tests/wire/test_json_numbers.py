@@ -234,3 +234,24 @@ def test_no_text_makes_the_reader_read_past_its_end():
             for array in native.arrays(text, flat, least=1, most=8):
                 assert 0 <= array.start < array.stop <= end
                 assert torch.isfinite(torch.from_numpy(flat[: array.count])).all()
+
+
+def test_no_text_of_decimals_makes_the_reader_read_past_its_end(native):
+    """Every prefix of an array that is read in registers gives a whole array, or none."""
+    whole = b'{"a":[' + b",".join([b"-1.25", b"0.5", b"12.0625"] * 12) + b"]"
+    for end in range(1, len(whole) + 1):
+        flat = np.full(40, np.nan)
+        with memoryview(bytearray(whole[:end])) as text:
+            found = native.arrays(text, flat, least=1, most=8)
+        assert len(found) == (end == len(whole))
+    assert flat[:36].tolist() == [-1.25, 0.5, 12.0625] * 12
+
+
+@given(st.binary(max_size=20), st.integers(0, 5000))
+def test_characters_are_counted_as_python_counts_them(end, repeated):
+    """Beyond what one byte of a register counts, and behind the last whole register."""
+    body = bytearray(b'{[,1 "a' * repeated + end)
+    found = library.load().characters(body)
+    separators = sum(body.count(c) for c in b",[{")
+    others = sum(byte > ord("9") or byte == ord('"') for byte in body)
+    assert found == (separators + 1, others)

@@ -100,13 +100,28 @@ class Native:
         return list(found[:count])
 
 
-@cache
 def load() -> Native:
     """The library, once for the process.
 
     Raises:
         Absent: not built, built from other sources, or no BLAS to call.
     """
+    found = _once()
+    if isinstance(found, Absent):
+        raise Absent(*found.args)
+    return found
+
+
+@cache
+def _once() -> Native | Absent:
+    """Also that it is absent is found once: it is asked for with each body of JSON."""
+    try:
+        return _load()
+    except Absent as reason:
+        return reason
+
+
+def _load() -> Native:
     if not LIBRARY.is_file():
         raise Absent("it has not been built (`make` builds it where there is a C++ compiler)")
     try:
