@@ -14,6 +14,9 @@ Everything is of halved logits, exactly: with e = exp((s − r)/2), the norms of
 are the sums of u², u³ and u·(s − r)², where a product and its sum would be two visits. The largest
 logit of each range stays out of the sums: the smallest takes its place meanwhile, and is taken off
 in float64.
+
+Mean and variance are summed about 0 while the keys' mean is moderate, else about r too: where one
+key stands out, all others are far from r.
 """
 
 import math
@@ -49,6 +52,11 @@ _MOST_CANCELLED = 32.0
 _FURTHEST_ABOVE = 10.0
 _FURTHEST_SECOND = {torch.float32: -20.0, torch.float64: -200.0}
 
+# Rows of a larger variance than the second have second keys beyond `_FURTHEST_SECOND`, or flush; of
+# a larger one than the first, later ranges of keys have maxima too far above the reference.
+_SHARP = 9.0
+_SHARPEST = 64.0
+
 # How many keys of a head its moments are estimated from, about: of 128, that took a tenth of the
 # pass where these are all.
 _SAMPLE = 32
@@ -58,6 +66,7 @@ class _Sum(IntEnum):
     """Rows of what a unit collects, (row, key range, unit row) in the compute dtype, of h = s/2."""
 
     REFERENCE = 0
+    BASE = auto()
     MAXIMUM = auto()
     MINIMUM = auto()
     SECOND = auto()
@@ -149,17 +158,24 @@ class _Frame:
         self.queries, self.spare = (
             torch.empty(kv_heads, rows // kv_heads, brief.d_k, dtype=places.dtype) for _ in range(2)
         )
-        self.reference = self.sums[_Sum.REFERENCE, 0]
+        self.reference, self.base = self.sums[_Sum.REFERENCE, 0], self.sums[_Sum.BASE, 0]
         self.reference_ = self.reference.unsqueeze(-1)
         self.place_ = torch.empty(rows, 1, dtype=torch.int64)
         self.place = self.place_.view(rows)
         self.top_ = torch.empty(rows, 1, dtype=places.dtype)
 
-    def refer(self, expected: Tensor, near: float) -> None:
-        """Make the reference: the expected one where the maximum is less than `near` above it."""
+    def refer(self, expected: Tensor, near: float, *, about_zero: bool) -> None:
+        """Make the reference: the expected one where the maximum is less than `near` above it.
+
+        The base, which the plain sums are about, is 0 or the same.
+        """
         maximum = self.ranges[0].maximum
         lower = torch.minimum(maximum, expected)
         torch.where(maximum - expected < near, lower, maximum, out=self.reference)
+        if about_zero:
+            self.base.zero_()
+        else:
+            self.base.copy_(self.reference)
 
     def extremes(self, part: _Range) -> None:
         """The extremes of a range; the smallest logit takes the place of the largest."""
@@ -173,12 +189,19 @@ class _Frame:
         part.logits.scatter_(-1, self.place_, part.minimum_)
         torch.amax(part.logits, -1, out=part.second)
 
-    def sum(self, part: _Range) -> None:
-        """The sums about the reference; exponentials take the logits' place."""
+    def sum(self, part: _Range, *, about_zero: bool) -> None:
+        """The sums about the reference, but for the plain ones those about 0 where that is told.
+
+        Exponentials take the logits' place.
+        """
         norm, gaps, roots = torch.linalg.vector_norm, part.logits, part.spare
+        if about_zero:
+            torch.sum(gaps, -1, out=part.total)
+            norm(gaps, dim=-1, out=part.squares)
         gaps.sub_(self.reference_)
-        torch.sum(gaps, -1, out=part.total)
-        norm(gaps, dim=-1, out=part.squares)
+        if not about_zero:
+            torch.sum(gaps, -1, out=part.total)
+            norm(gaps, dim=-1, out=part.squares)
         torch.exp(gaps, out=roots)
         gaps.mul_(roots)
         norm(gaps, dim=-1, out=part.weighted_squares)
@@ -202,8 +225,8 @@ class Taker:
         self._near = math.log(brief.shape.key_length) / 2
         self._heads: tuple[int, int] | None = None
 
-    def take(self, unit: Unit) -> Taken:
-        """Sums and output of a unit about its rows' references."""
+    def take(self, unit: Unit) -> Taken | None:
+        """Sums and output of a unit about its rows' references; None where some are too sharp."""
         brief, place = self._brief, (unit.batch, unit.kv_heads.start)
         if self._heads != place:
             self._heads, self._operands = place, list(brief.operands(unit))
@@ -213,17 +236,19 @@ class Taker:
             frame = _Frame(unit, brief, self._work)
             self._frames[lead] = frame
         queries = brief.queries(unit, frame.queries)
-        expected: Tensor | None = brief.expected(unit, queries, frame.spare)
+        expected = brief.expected(unit, queries, frame.spare)
+        if expected is None:
+            return None
+        about_zero, first = brief.about_zero(unit.batch), frame.ranges[0]
         output: Tensor | None = None
         for part, (key, value) in zip(frame.ranges, self._operands, strict=True):
             torch.bmm(queries, key, out=part.products)
             if brief.after is not None:
                 part.products.mul_(brief.after)
             frame.extremes(part)
-            if expected is not None:
-                frame.refer(expected, self._near)
-                expected = None
-            frame.sum(part)
+            if part is first:
+                frame.refer(expected, self._near, about_zero=about_zero)
+            frame.sum(part, about_zero=about_zero)
             if value is None:
                 continue
             if output is None:
@@ -254,6 +279,7 @@ class Brief:
         self.after = None if folds else scale / 2
         self.places = torch.arange(self.key_block, dtype=dtype)
         self._moments: dict[int, tuple[Tensor, Tensor]] = {}
+        self._about_zero: dict[int, bool] = {}
 
     @classmethod
     def of(
@@ -296,20 +322,34 @@ class Brief:
         stacked = query.reshape(into.shape)
         return stacked if self._before is None else torch.mul(stacked, self._before, out=into)
 
-    def expected(self, unit: Unit, queries: Tensor, spare: Tensor) -> Tensor:
-        """Half of μ + σ²/2 of each row, with the keys' covariance taken for diagonal."""
-        if unit.batch not in self._moments:
+    def expected(self, unit: Unit, queries: Tensor, spare: Tensor) -> Tensor | None:
+        """Half of μ + σ²/2 of each row; None where some are too sharp."""
+        mean, variance = (m[unit.kv_heads] for m in self._key_moments(unit.batch))
+        halved = queries if self.after is None else queries * self.after
+        # Diagonal: as if the entries of a key did not depend on one another.
+        quarter = torch.bmm(torch.mul(halved, halved, out=spare), variance)
+        if 4 * float(quarter.amax()) > (_SHARP if len(self.ranges) > 1 else _SHARPEST):
+            return None
+        return quarter.baddbmm_(halved, mean).flatten()
+
+    def about_zero(self, batch: int) -> bool:
+        """Whether the keys of an item have a mean that is small beside their spread."""
+        if batch not in self._about_zero:
+            mean, variance = self._key_moments(batch)
+            self._about_zero[batch] = bool((mean.square().sum(1) <= variance.sum(1)).all())
+        return self._about_zero[batch]
+
+    def _key_moments(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Estimated mean and variance of each entry of an item's keys, (kv_heads, d_k, 1)."""
+        if batch not in self._moments:
             # As products with ones, and of some of the keys: a mean over an axis that is not the
             # last took longer than the logits of 128 keys.
-            key = self._products.key[unit.batch]
+            key = self._products.key[batch]
             key = key[:, :: max(1, key.shape[1] // _SAMPLE)].contiguous()
             share = key.new_full((len(key), 1, key.shape[1]), 1 / key.shape[1])
             mean, square = torch.bmm(share, key), torch.bmm(share, key.square())
-            self._moments[unit.batch] = mean.mT, (square - mean.square()).mT
-        mean, variance = (m[unit.kv_heads] for m in self._moments[unit.batch])
-        halved = queries if self.after is None else queries * self.after
-        squares = torch.mul(halved, halved, out=spare)
-        return torch.bmm(halved, mean).baddbmm_(squares, variance).flatten()
+            self._moments[batch] = mean.mT, (square - mean.square()).mT
+        return self._moments[batch]
 
     def settle(self, taken: Sequence[Taken]) -> Settled:
         """From sums about the references to statistics, for all rows at once."""
@@ -317,11 +357,13 @@ class Brief:
         found[: _Sum.ARGMAX].mul_(2)
         found[_NORMS].square_()
         sums = found[_SUMS].mul_(torch.tensor(_WHOLE, dtype=torch.float64).view(-1, 1, 1))
-        reference, maxima = found[_Sum.REFERENCE, 0], found[_Sum.MAXIMUM]
+        reference, base = found[_Sum.REFERENCE, 0], found[_Sum.BASE, 0]
+        maxima, minima = found[_Sum.MAXIMUM], found[_Sum.MINIMUM]
         # What stood in the maxima's places goes, and they come.
-        bottom, top = found[_Sum.MINIMUM] - reference, maxima - reference
-        sums.sub_(torch.stack([*_shares(bottom), *_weighted_shares(bottom, bottom.exp())]))
-        sums[:_PLAIN].add_(torch.stack(_shares(top)))
+        bottom, top = minima - reference, maxima - reference
+        shares = [*_shares(minima - base), *_weighted_shares(bottom, bottom.exp())]
+        sums.sub_(torch.stack(shares))
+        sums[:_PLAIN].add_(torch.stack(_shares(maxima - base)))
         raised, second, argmax = top.exp(), found[_Sum.SECOND], found[_Sum.ARGMAX]
         tied = (second >= maxima).any(0)
         if len(self.ranges) > 1:
@@ -333,9 +375,10 @@ class Brief:
             maxima, raised, sums = highest, raised.gather(0, first), sums.sum(1, keepdim=True)
         return self._referred(
             reference,
+            base,
             maxima[0],
             second[0],
-            found[_Sum.MINIMUM].amin(0),
+            minima.amin(0),
             argmax[0],
             raised[0],
             sums[:, 0],
@@ -360,6 +403,7 @@ class Brief:
     def _referred(
         self,
         reference: Tensor,
+        base: Tensor,
         maximum: Tensor,
         second: Tensor,
         minimum: Tensor,
@@ -393,17 +437,17 @@ class Brief:
         figures = [maximum, second, minimum, argmax, tail * down]
         figures += [tail2 * down.square(), tail3 * down.square() * down]
         figures += [torch.addcmul(weighted, above, tail, value=-1) * down, spread * down]
-        figures += [reference + mean, squares]
+        figures += [base + mean, squares]
         torch.stack(figures, out=columns[1 : 1 + len(figures)])
         return Settled(columns, raised, sound)
 
 
 def _shares(gaps: Tensor) -> list[Tensor]:
-    """What logits of these gaps to the reference add to the plain sums."""
+    """What logits of these gaps to the base add to the plain sums."""
     return [gaps, gaps.square()]
 
 
 def _weighted_shares(gaps: Tensor, exponentials: Tensor) -> list[Tensor]:
-    """What they add to the others."""
+    """What logits of these gaps to the reference add to the others."""
     weighted, squares = exponentials * gaps, exponentials.square()
     return [weighted * gaps, squares, squares * exponentials, weighted, exponentials]

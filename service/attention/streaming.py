@@ -206,6 +206,9 @@ class _Pass:
         for unit in units:
             self.checkpoint()
             taken = taker.take(unit)
+            if taken is None:
+                self._unit(unit, workspace)
+                continue
             pending.append(taken)
             held += taken.numbers
             if held >= _SETTLED_NUMBERS:

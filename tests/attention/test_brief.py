@@ -62,13 +62,13 @@ def assert_right(found, expected, tolerance):
 @pytest.mark.parametrize("std", [1e-3, 0.3, 1.0, 2.0])
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
 def test_every_figure_is_its_plain_definition(keys, block, std, dtype, general, monkeypatch):
-    """Flat to sharp rows, in one range of keys and in many; by the brief way if the first tells."""
+    """Flat to sharp rows, in one range of keys and in many; by the brief way if it can foresee."""
     monkeypatch.setattr(brief, "KEY_BLOCK", block)
     query = normal(2, 4, 33, 24, seed=1, dtype=dtype) * std
     key, value = (normal(2, 2, keys, 24, seed=s, dtype=dtype) for s in (2, 3))
     found = everything(analyse(inputs=qkv(query, key, value), include=INCLUDE))
     assert len(found) > 20
-    assert not general or block < 64
+    assert not general or block < 64 or std > 1
     tolerance = 1e-12 if dtype == DOUBLE else 2e-5
     assert_right(found, expected_of(query, key, value), tolerance)
 
