@@ -26,20 +26,16 @@ class Unit:
     queries: slice
 
 
-def cut(shape: Shape, *, key_block: int, share: int = 1) -> Iterator[Unit]:
-    """Cut the rows of all batch items into units of about `BLOCK_LOGITS` logits a key block.
-
-    `share` cuts them smaller: into that part of it.
-    """
-    return chain.from_iterable(cut_by_heads(shape, key_block=key_block, share=share))
+def cut(shape: Shape, *, key_block: int) -> Iterator[Unit]:
+    """Cut the rows of all batch items into units of about `BLOCK_LOGITS` logits a key block."""
+    return chain.from_iterable(cut_by_heads(shape, key_block=key_block))
 
 
-def cut_by_heads(shape: Shape, *, key_block: int, share: int = 1) -> Iterator[Iterator[Unit]]:
+def cut_by_heads(shape: Shape, *, key_block: int) -> Iterator[Iterator[Unit]]:
     """The same units, those of the same heads together; nothing is made before it is asked for."""
-    most = BLOCK_LOGITS // share
     per_kv_head = shape.group * shape.query_length * key_block
-    kv_step = max(1, most // per_kv_head)
-    query_step = max(1, most // (shape.group * key_block * min(kv_step, shape.kv_heads)))
+    kv_step = max(1, BLOCK_LOGITS // per_kv_head)
+    query_step = max(1, BLOCK_LOGITS // (shape.group * key_block * min(kv_step, shape.kv_heads)))
     for batch in range(shape.batch):
         for kv_heads in ranges(shape.kv_heads, kv_step):
             yield _units(shape, batch, kv_heads, query_step)

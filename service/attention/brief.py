@@ -37,11 +37,10 @@ from service.attention.rows import underflow_gap
 from service.attention.statistics import BLOCK_COLUMNS
 from service.shape import Shape
 
-# Measured on 2 cores with 2 MiB of cache each: two float32 buffers of 2^17 logits 3.7 ns a logit,
-# of 2^16 3.8, of 2^18 4.0; 128 queries × 1,024 keys 3 % slower than 256 × 512, 64 × 2,048 10 %.
+# Measured on 2 cores with 2 MiB of cache each: on one thread, two float32 buffers of 2^17 logits
+# take 3.7 ns a logit, of 2^16 3.8, of 2^18 4.0; but two threads meet less often over 2^18, and
+# 4×8×512 takes 3.9 × SDPA instead of 4.7. Ranges of 1,024 keys are 3 % slower.
 KEY_BLOCK = 512
-SHARE = 2
-"""How many of these units one of the general way would hold."""
 
 LEAST_KEYS = 256
 """Of shorter rows the arithmetic of `settle` is too large a part: at 128 keys this way takes 1.05

@@ -15,7 +15,7 @@ from torch import Tensor
 from service.attention import rows
 from service.attention.aligned import aligned
 from service.attention.blocks import KEY_BLOCK, Unit, cut, extent, ranges, smaller, unit_logits
-from service.attention.brief import SHARE, Brief, Taken, Taker
+from service.attention.brief import Brief, Taken, Taker
 from service.attention.collected import Attended, Collected, Precision, Wanted
 from service.attention.logits import Logits, ScoreKeys, Workspace
 from service.attention.native.fused import Fused
@@ -92,7 +92,7 @@ def attend(
     if brief is not None:
         job.collect(blocks=True, filled=False)
         workers.run(
-            cut(shape, key_block=brief.key_block, share=SHARE),
+            cut(shape, key_block=brief.key_block),
             lambda units: job.work_briefly(units, brief),
         )
         return job.into.result()
