@@ -56,6 +56,13 @@ def agree(eager, compiled, dtype=torch.float32, *, ties=False):
         )  # fmt: skip
 
 
+def some_hidden(queries, keys, dtype=torch.float32):
+    """A bias that hides the last key of every third query, and no other."""
+    bias = normal(queries, keys, seed=4, dtype=dtype)
+    bias[::3, -1] = -math.inf
+    return bias
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("instructions", ["avx512", "avx2", "baseline"])
 @pytest.mark.parametrize("length", [1, 7, 16, 33, 130])
@@ -74,6 +81,7 @@ def test_every_instruction_set_gives_the_figures_of_the_eager_pass(
         {"causal": "lower_right", "window": {"left": 5}},
         {"bias": normal(9, length, seed=4, dtype=dtype).masked_fill(
             normal(9, length, seed=5) > 1, -math.inf)},
+        {"bias": some_hidden(9, length, dtype=dtype), "causal": "upper_left"},
         {"allowed": normal(2, 1, 9, length, seed=6) > 0},
     ]  # fmt: skip
     for mask in masks:
@@ -164,6 +172,23 @@ def test_threads_change_no_byte(native):
         everything(analyse(inputs=inputs, include=FIGURES, threads=threads)) for threads in (1, 3)
     )
     assert all(same_bytes(one[name], three[name]) for name in one)
+
+
+@pytest.mark.parametrize("keys", [5, 16, 130])
+def test_a_row_has_the_same_bytes_beside_rows_where_a_bias_hides_keys(keys):
+    """Short rows are taken side by side, and where none has a hidden key without looking."""
+    query = normal(1, 2, 12, 16, seed=1)
+    key, value = (normal(1, 2, keys, 16, seed=s) for s in (2, 3))
+    bias = some_hidden(12, keys)
+    open_rows = torch.arange(12) % 3 != 0
+    shown = bias.clone()
+    shown[~open_rows] = 0.0
+    beside, alone = (
+        everything(analyse(inputs=qkv(query, key, value), mask={"bias": b}, include=FIGURES))
+        for b in (bias, shown)
+    )
+    for name, found in beside.items():
+        assert same_bytes(found[:, :, open_rows], alone[name][:, :, open_rows]), name
 
 
 def test_what_was_computed_is_named():

@@ -88,8 +88,8 @@ template <class T> class LogitRows {
            job_.key.row, block_, stride_);
   }
 
-  // Which keys the dense masks leave to a row.
-  void hide(int64_t i, int64_t lo, int64_t hi) {
+  // Which keys the dense masks leave to a row; whether those are all of them.
+  bool hide(int64_t i, int64_t lo, int64_t hi) {
     const int64_t n = hi - lo;
     bool begun = false;
     const Dense& allowed = job_.allowed;
@@ -103,6 +103,11 @@ template <class T> class LogitRows {
     if (bias.data != nullptr)
       narrow(bias, lo, n, begun, bias_row(i),
              [](const T* from) { return load<T>(from) >= L::lowest; });
+    const int64_t whole = n / L::count;
+    Mask<T> all = ~Mask<T>{};
+    for (int64_t v = 0; v < whole; ++v) all &= seen_[v];
+    if (n % L::count != 0) all &= seen_[whole] | ~first<T>(n % L::count);
+    return bits(~all) == 0;
   }
   // The keys that a tensor's row shows, `also` of those seen so far; `shown` reads a vector's.
   template <class E, class Shown>
@@ -132,31 +137,36 @@ template <class T> class LogitRows {
            (start_ + i) * bias.query;
   }
 
-  // From scores to logits in the row's buffer: scale, softcap, bias; 0 where hidden, and past the
-  // row's end.
-  void shape(int64_t i, const T* row, int64_t lo, int64_t hi, bool dense) {
-    const T cap = factor_of<T>(job_.softcap, batch_, head_, start_ + i);
-    if (dense) cap != 0 ? shaped<true, true>(i, row, lo, hi, cap) : shaped<true, false>(i, row, lo, hi, cap);
-    else cap != 0 ? shaped<false, true>(i, row, lo, hi, cap) : shaped<false, false>(i, row, lo, hi, cap);
+  // From scores to logits in the row's buffer: scale, softcap, bias; 0 where some are `hidden`, and
+  // past the row's end.
+  void shape(int64_t i, const T* row, int64_t lo, int64_t hi, bool hidden) {
+    if (job_.bias.data != nullptr) hidden ? shape<true, true>(i, row, lo, hi) : shape<true, false>(i, row, lo, hi);
+    else hidden ? shape<false, true>(i, row, lo, hi) : shape<false, false>(i, row, lo, hi);
   }
-  template <bool dense, bool capped>
+  template <bool biased, bool hidden>
+  void shape(int64_t i, const T* row, int64_t lo, int64_t hi) {
+    const T cap = factor_of<T>(job_.softcap, batch_, head_, start_ + i);
+    if (cap != 0) shaped<biased, hidden, true>(i, row, lo, hi, cap);
+    else shaped<biased, hidden, false>(i, row, lo, hi, cap);
+  }
+  template <bool biased, bool hidden, bool capped>
   void shaped(int64_t i, const T* __restrict row, int64_t lo, int64_t hi, T cap) {
     const int64_t n = hi - lo, vectors = (n + L::count - 1) / L::count;
     const T scale = factor_of<T>(job_.scale, batch_, head_, start_ + i);
     const T shrink = capped ? 1 / cap : 0;
-    const T* bias = dense && job_.bias.data != nullptr ? bias_row(i) : nullptr;
-    const T constant = bias != nullptr && job_.bias.key == 0 && *bias >= L::lowest ? *bias : 0;
-    const bool laid = bias != nullptr && job_.bias.key != 0;
+    const T* bias = biased ? bias_row(i) : nullptr;
+    const T constant = biased && job_.bias.key == 0 && *bias >= L::lowest ? *bias : 0;
+    const bool laid = biased && job_.bias.key != 0;
     const int64_t most = laid ? std::clamp<int64_t>(job_.bias.length - lo, 0, n) : 0;
     T* __restrict to = logits_;
     for (int64_t v = 0; v < vectors; ++v) {
       Vec<T> x = some(row + v * L::count, n - v * L::count) * scale;
       if constexpr (capped) x = tangent<T>(x * shrink) * cap;
-      if constexpr (dense) {
+      if constexpr (biased) {
         x += constant;
         if (laid) x += some(bias + lo + v * L::count, most - v * L::count);
-        x = seen_[v] ? x : Vec<T>{};
       }
+      if constexpr (hidden) x = seen_[v] ? x : Vec<T>{};
       store<T>(to + v * L::count, x);
     }
   }

@@ -492,10 +492,7 @@ template <class T> class Worker : LogitRows<T> {
   bool block(int64_t begin, int64_t end) {
     score(begin, end);
     for (int64_t i = 0; i < rows_; i += together_) {
-      const int64_t last = std::min(i + together_, rows_);
-      if (!(Rows::has_dense() ? rows<true>(i, last, begin, end)
-                              : rows<false>(i, last, begin, end)))
-        return false;
+      if (!rows(i, std::min(i + together_, rows_), begin, end)) return false;
     }
     if (value_ != nullptr) {
       weigh(rows_, end - begin, job_.d_v, block_, stride_, value_ + begin * job_.value.row,
@@ -506,23 +503,31 @@ template <class T> class Worker : LogitRows<T> {
   }
 
   // Rows `i` to `last` of a block of keys, side by side.
-  template <bool dense> bool rows(int64_t i, int64_t last, int64_t begin, int64_t end) {
-    RowPass<T, dense> passes[SIDE_BY_SIDE];
-    int64_t row_of_pass[SIDE_BY_SIDE], count = 0;
+  bool rows(int64_t i, int64_t last, int64_t begin, int64_t end) {
+    RowBlock<T> taken[SIDE_BY_SIDE];
+    int64_t index[SIDE_BY_SIDE], count = 0;
+    bool hidden = false;
     for (; i < last; ++i) {
       T* row = block_ + i * stride_;
       const int64_t lo = std::clamp(from(i), begin, end), hi = std::clamp(to(i), lo, end);
       Rows::clear(row, begin, lo, hi, end);
       if (hi <= lo) continue;
       Rows::use(count);
-      if (!logits<dense>(i, row + (lo - begin), lo, hi)) return false;
-      passes[count] = RowPass<T, dense>({logits_, seen_, row + (lo - begin), hi - lo, lo});
-      row_of_pass[count++] = i;
+      if (!logits(i, row + (lo - begin), lo, hi, hidden)) return false;
+      taken[count] = {logits_, seen_, row + (lo - begin), hi - lo, lo};
+      index[count++] = i;
     }
-    for (int64_t p = 0; p < count; ++p)
+    return hidden ? together<true>(taken, index, count) : together<false>(taken, index, count);
+  }
+  template <bool hidden>
+  bool together(const RowBlock<T>* taken, const int64_t* row, int64_t count) {
+    RowPass<T, hidden> passes[SIDE_BY_SIDE];
+    for (int64_t p = 0; p < count; ++p) {
+      passes[p] = RowPass<T, hidden>(taken[p]);
       if (!passes[p].extremes()) return false;
-    if (job_.statistics) through<true>(passes, row_of_pass, count);
-    else through<false>(passes, row_of_pass, count);
+    }
+    if (job_.statistics) through<true>(passes, row, count);
+    else through<false>(passes, row, count);
     return true;
   }
   template <bool full, class Pass> void through(Pass* passes, const int64_t* row, int64_t count) {
@@ -535,12 +540,16 @@ template <class T> class Worker : LogitRows<T> {
     }
   }
 
-  // From a row's scores to its logits; false where scores are not finite or spread too far.
-  template <bool dense> bool logits(int64_t i, T* row, int64_t lo, int64_t hi) {
-    if (dense) hide(i, lo, hi);
-    if (job_.moments && !moments<dense>(sums_[i], row, hi - lo)) return false;
-    shape(i, row, lo, hi, dense);
-    if (job_.logits.data != nullptr) show(i, lo, hi, dense);
+  // From a row's scores to its logits; false where scores are not finite or spread too far. Notes
+  // where some keys are hidden: a bias mostly hides none.
+  bool logits(int64_t i, T* row, int64_t lo, int64_t hi, bool& hidden) {
+    const bool some = Rows::has_dense() && !hide(i, lo, hi);
+    if (job_.moments && !(some ? moments<true>(sums_[i], row, hi - lo)
+                               : moments<false>(sums_[i], row, hi - lo)))
+      return false;
+    shape(i, row, lo, hi, some);
+    if (job_.logits.data != nullptr) show(i, lo, hi, some);
+    hidden |= some;
     return true;
   }
 
@@ -558,9 +567,9 @@ template <class T> class Worker : LogitRows<T> {
     return found.count > 0;
   }
 
-  void show(int64_t i, int64_t lo, int64_t hi, bool dense) {
+  void show(int64_t i, int64_t lo, int64_t hi, bool hidden) {
     write<T>(job_.logits, row_of(i) * job_.keys + lo, logits_, 1, hi - lo);
-    if (!dense) return;
+    if (!hidden) return;
     for (int64_t j = 0; j < hi - lo; ++j)
       if (!seen_[j / L::count][j % L::count])
         write<T>(job_.logits, row_of(i) * job_.keys + lo + j, nullptr,
@@ -585,12 +594,11 @@ template <class T> class Worker : LogitRows<T> {
     }
   }
   void again(int64_t i, const T* row, int64_t lo, int64_t hi) {
-    const bool dense = Rows::has_dense();
-    if (dense) hide(i, lo, hi);
-    shape(i, row, lo, hi, dense);
+    const bool hidden = Rows::has_dense() && !hide(i, lo, hi);
+    shape(i, row, lo, hi, hidden);
     const T maximum = static_cast<T>(sums_[i].maximum);
     for (int64_t j = 0; j < hi - lo; ++j)
-      if (!dense || seen_[j / L::count][j % L::count])
+      if (!hidden || seen_[j / L::count][j % L::count])
         sums_[i].underflowed += logits_[j] - maximum < -L::flush;
   }
 

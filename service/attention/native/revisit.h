@@ -77,7 +77,7 @@ template <class T> class Again : LogitRows<T> {
       Rows::rows_, Rows::from, Rows::to, Rows::row_of;
 
  public:
-  Again(const Job& job, const Revisit& asked) : Rows(job), asked_(asked), dense_(Rows::has_dense()) {
+  Again(const Job& job, const Revisit& asked) : Rows(job), asked_(asked) {
     const size_t keys = job.keys + L::count;
     scratch.reserve(Rows::bytes() + keys * (sizeof(Lane) + sizeof(int64_t)) + 4096);
     Rows::take_from(scratch);
@@ -123,23 +123,23 @@ template <class T> class Again : LogitRows<T> {
     const int64_t lo = std::clamp(from(i), begin, end), hi = std::clamp(to(i), lo, end);
     Rows::clear(row, begin, lo, hi, end);
     if (hi <= lo) return;
-    if (dense_) Rows::hide(i, lo, hi);
-    Rows::shape(i, row + (lo - begin), lo, hi, dense_);
+    const bool hidden = Rows::has_dense() && !Rows::hide(i, lo, hi);
+    Rows::shape(i, row + (lo - begin), lo, hi, hidden);
     const double maximum = asked_.maximum[row_of(i)];
     const double divisor = 1 + asked_.tail[row_of(i)] +
                            (job_.null_weight != 0 ? job_.null_weight * std::exp(-maximum) : 0);
     const RowWeights<T> weights(static_cast<T>(maximum), static_cast<T>(1 / divisor),
                                 static_cast<T>(asked_.gap));
     T* to = row + (lo - begin);
-    const int64_t small = dense_ ? weights.template of<true>(logits_, seen_, to, hi - lo)
+    const int64_t small = hidden ? weights.template of<true>(logits_, seen_, to, hi - lo)
                                  : weights.template of<false>(logits_, seen_, to, hi - lo);
     if (asked_.small != nullptr) asked_.small[row_of(i)] += small;
-    if (asked_.seen_by != nullptr) see(lo, hi);
+    if (asked_.seen_by != nullptr) see(lo, hi, hidden);
   }
 
   // A range is told by its ends; what a dense mask leaves of it is counted key by key.
-  void see(int64_t lo, int64_t hi) {
-    if (!dense_) {
+  void see(int64_t lo, int64_t hi, bool hidden) {
+    if (!hidden) {
       ++edges_[lo];
       --edges_[hi];
       return;
@@ -160,7 +160,6 @@ template <class T> class Again : LogitRows<T> {
   }
 
   const Revisit& asked_;
-  const bool dense_;
   Lane* by_key_;
   int64_t* edges_;
   int64_t sums_;
