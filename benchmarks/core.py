@@ -2,8 +2,8 @@
 
 `python -m benchmarks.core [--rounds N] [--quick]` prints, as times over SDPA, which gives the
 output only: one row a shape by both passes, one row for each mask, dtype and matrix at one shape,
-and the memory that the longest needs. No way keeps the weights but the notebook's, and where it is
-said.
+what hiding half of long rows leaves, and the memory that the longest needs. No way keeps the
+weights but the notebook's, and where it is said.
 """
 
 import argparse
@@ -41,6 +41,7 @@ SHAPES = (
     (1, 2, 8192, 64),
 )
 OPTIONS_AT = (1, 8, 2048, 64)
+HIDDEN_AT = (1, 2, 8192, 64)
 _LONGEST = 32_768
 _INPUT_SETS = 3
 _SIDES = ("left", "right")
@@ -150,6 +151,14 @@ def _mean(medians: list[float]) -> str:
     return f"{statistics.geometric_mean(medians):.2f}" if medians else "–"
 
 
+def _ranges(length: int) -> dict[str, dict[str, Any]]:
+    """Masks that leave half of the keys, in whole ranges."""
+    return {
+        "causal": {"mask": {"causal": "upper_left"}},
+        "window of half the keys": {"mask": {"window": dict.fromkeys(_SIDES, length // 4)}},
+    }
+
+
 def options(shape: tuple[int, ...]) -> Mapping[str, dict[str, Any]]:
     """What a request may ask for beside, by name; the dtype is cast before it is measured."""
     batch, _, length, _ = shape
@@ -157,8 +166,7 @@ def options(shape: tuple[int, ...]) -> Mapping[str, dict[str, Any]]:
     pairs = torch.rand(length, length, generator=generator)
     return {
         "output alone": {"include": ["output"]},
-        "causal": {"mask": {"causal": "upper_left"}},
-        "window of half the keys": {"mask": {"window": dict.fromkeys(_SIDES, length // 4)}},
+        **_ranges(length),
         "key_lengths": {"mask": {"key_lengths": torch.full((batch,), length - 5)}},
         "allowed": {"mask": {"allowed": pairs > 0.1}},
         "bias": {"mask": {"bias": pairs}},
@@ -195,6 +203,18 @@ def option_rows(shape: tuple[int, ...], runtime: Runtime, threads: int, rounds: 
         lines.append(f"| {name} | {ratio(times, floor)} |")
         print(lines[-1], flush=True)
     return lines
+
+
+def hidden(shape: tuple[int, ...], runtime: Runtime, rounds: int) -> str:
+    """What is left of the time where whole blocks of keys are hidden."""
+    sets, masks = _sets(shape), _ranges(shape[2])
+    ways = {
+        name: _cycle([_service(s, runtime, **asked) for s in sets])
+        for name, asked in {"all keys": {}, **masks}.items()
+    }
+    seconds = interleave(ways, rounds)
+    found = (f"{name} {ratio(seconds[name], seconds['all keys'])}" for name in masks)
+    return f"Times over all keys at {'×'.join(map(str, shape))}: {', '.join(found)}"
 
 
 def _resident(line: str) -> float:
@@ -245,6 +265,8 @@ def main() -> None:
     print(f"\n{'×'.join(map(str, shape))}, {runtime.pass_name} pass, output and all diagnostics:\n")
     print("| with | times over SDPA without it |\n| --- | --- |")
     option_rows(shape, runtime, threads, asked.rounds)
+    if not asked.quick:
+        print("\n" + hidden(HIDDEN_AT, runtime, asked.rounds) + "\n", flush=True)
     runtime.workers.close()
     for length in () if asked.quick else (2048, _LONGEST):
         # In a process of its own: what this one has freed would be taken again, and not be seen.

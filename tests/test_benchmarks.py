@@ -1,5 +1,6 @@
 """The benchmark measures what it says, on a shape small enough for a test."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def test_the_core_benchmark_prints_a_row_for_each_shape_and_option() -> None:
     assert rows[-1].count("|") == 7
     options = core.option_rows((1, 2, 12, 8), runtime, threads=1, rounds=3)
     assert len(options) == len(core.options((1, 2, 12, 8))) + 2
+    assert re.search(r"causal \d.*half the keys \d", core.hidden((1, 2, 12, 8), runtime, rounds=3))
     assert "12 × 12" in core.longest(runtime, 12)
 
 
