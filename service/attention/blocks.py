@@ -48,7 +48,7 @@ def _units(shape: Shape, batch: int, kv_heads: slice, query_step: int) -> Iterat
 
 
 def smaller(unit: Unit, *, key_block: int) -> Iterator[Unit]:
-    """A unit of one key head, cut by its queries into units of that size."""
+    """A unit cut by its queries into units of that size."""
     step = max(1, BLOCK_LOGITS // (extent(unit.heads) * key_block))
     for queries in ranges(extent(unit.queries), step):
         start = unit.queries.start

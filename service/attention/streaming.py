@@ -15,7 +15,7 @@ from torch import Tensor
 from service.attention import rows
 from service.attention.aligned import aligned
 from service.attention.blocks import KEY_BLOCK, Unit, cut, extent, ranges, smaller, unit_logits
-from service.attention.brief import Brief, Taken, Taker
+from service.attention.brief.attending import Brief
 from service.attention.collected import Attended, Collected, Precision, Wanted
 from service.attention.logits import Logits, ScoreKeys, Workspace
 from service.attention.native.fused import Fused
@@ -37,10 +37,6 @@ from service.shape import Shape
 # Measured on 2 cores: units of 960 logits take 0.82 ms on one thread and 1.04 ms on two, units of
 # 131,072 take 3.0 and 2.8 ms.
 _SMALL_UNIT = 2**15
-
-# Units of the brief way are settled together, as soon as they hold so many numbers: one by one,
-# that arithmetic would take a tenth of the pass.
-_SETTLED_NUMBERS = 2**17
 
 Checkpoint = Callable[[], None]
 """Called between units; raises when the work is no longer wanted."""
@@ -85,20 +81,20 @@ def attend(
         given_back = fused.run(job.into, workers, checkpoint)
         if given_back and doubt is not None:
             doubt()
-        units = chain.from_iterable(smaller(u, key_block=job.key_block) for u in given_back)
-        workers.run(units, job.work, alone=not given_back)
+        job.take_over(given_back, workers)
         return replace(job.into.result(), native=True)
     brief = job.brief()
     if brief is not None:
         job.collect(blocks=True, filled=False)
-        workers.run(
-            cut(shape, key_block=brief.key_block),
-            lambda units: job.work_briefly(units, brief),
-        )
+        job.take_over(brief.run(job.into, workers, checkpoint), workers)
         return job.into.result()
     job.collect(blocks=job.key_block < shape.key_length)
-    small = unit_logits(shape, key_block=job.key_block) < _SMALL_UNIT
-    workers.run(cut(shape, key_block=job.key_block), job.work, alone=small)
+    size = unit_logits(shape, key_block=job.key_block)
+    workers.run(
+        cut(shape, key_block=job.key_block),
+        lambda units: job.work(units, size),
+        alone=size < _SMALL_UNIT,
+    )
     return job.into.result()
 
 
@@ -187,63 +183,22 @@ class _Pass:
         """Whether a plain product applies; a sum that overflows is only slower."""
         return self.value is None or bool(torch.isfinite(self.value.sum()))
 
+    def take_over(self, units: list[Unit], workers: Workers) -> None:
+        """Compute what another way has given back."""
+        if not units:
+            return
+        block = self.key_block
+        own = list(chain.from_iterable(smaller(unit, key_block=block) for unit in units))
+        size = max(extent(unit.heads) * extent(unit.queries) for unit in own) * block
+        workers.run(own, lambda units: self.work(units, size))
+
     @torch.inference_mode()
-    def work(self, units: Iterable[Unit]) -> None:
-        """Compute the units that this thread is handed."""
-        size = unit_logits(self.shape, key_block=self.key_block)
+    def work(self, units: Iterable[Unit], size: int) -> None:
+        """Compute the units that this thread is handed; each holds `size` logits at most."""
         workspace = Workspace(size, self.dtype, self.device)
         for unit in units:
             self.checkpoint()
             self._unit(unit, workspace)
-
-    @torch.inference_mode()
-    def work_briefly(self, units: Iterable[Unit], brief: Brief) -> None:
-        """The same by the brief way, but for the units whose rows it cannot take."""
-        size = unit_logits(self.shape, key_block=max(brief.key_block, self.key_block))
-        workspace = Workspace(size, self.dtype, self.device)
-        taker, held = Taker(brief, workspace), 0
-        pending: list[Taken] = []
-        for unit in units:
-            self.checkpoint()
-            taken = taker.take(unit)
-            if taken is None:
-                self._unit(unit, workspace)
-                continue
-            pending.append(taken)
-            held += taken.numbers
-            if held >= _SETTLED_NUMBERS:
-                self._settle(pending, brief, workspace)
-                pending, held = [], 0
-        if pending:
-            self._settle(pending, brief, workspace)
-
-    def _settle(self, pending: list[Taken], brief: Brief, workspace: Workspace) -> None:
-        """Write what the brief way found of some units; those it gives up take the general way."""
-        settled, weighing = brief.settle(pending), self.weighing
-        columns = RowStatistics(*settled.columns.unbind())
-        divisors = settled.raised
-        if not isinstance(weighing, Direct):
-            divisors = weighing.divisor(1 + columns.tail, columns.maximum) * settled.raised
-        divisors = divisors.to(self.dtype)
-        sizes = [taken.sums.shape[-1] for taken in pending]
-        parts = zip(
-            pending,
-            settled.columns.split_with_sizes(sizes, -1),
-            divisors.split_with_sizes(sizes),
-            settled.sound.split_with_sizes(sizes),
-            strict=True,
-        )
-        all_sound = bool(settled.sound.all())
-        for taken, figures, divisor, sound in parts:
-            unit = taken.unit
-            if not ((all_sound or bool(sound.all())) and taken.finite):
-                self._unit(unit, workspace)
-                continue
-            index = (unit.batch, unit.heads, unit.queries)
-            lead = (extent(unit.heads), extent(unit.queries))
-            self.into.columns[:, *index] = figures.reshape(-1, *lead)
-            if self.into.output is not None and taken.output is not None:
-                _write(taken.output, divisor.reshape(*lead, 1), self.into.output[index])
 
     def _unit(self, unit: Unit, workspace: Workspace) -> None:
         score = self.logits.scorer.unit(unit, figures=self.into.figures is not None)

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.attention import brief, rows
+from service.attention import rows
+from service.attention.brief import attending as brief
 from service.attention.native import library
 from tests.builders import analyse, everything, normal, plain_figures, qkv, same_bytes
 from tests.passes import set_blocks
