@@ -203,10 +203,7 @@ def _scratch_bytes(plan: Plan) -> int:
 def _answer_bytes(plan: Plan, *, json: bool) -> int:
     shape, wide = plan.shape, plan.compute_dtype.itemsize
     per_number = _JSON_BYTES[wide] if json else wide
-    numbers = 0
-    if plan.wanted.output:
-        numbers += shape.output_elements
-    numbers += shape.logits * (plan.wanted.weights + plan.wanted.logits + plan.wanted.scores)
+    numbers = _large_elements(plan)
     if "row_diagnostics" in plan.include:
         numbers += shape.rows * _MOST_FIGURES
     if plan.second.key_share:
@@ -215,6 +212,16 @@ def _answer_bytes(plan: Plan, *, json: bool) -> int:
     matrices = plan.wanted.output + plan.wanted.weights + plan.wanted.logits + plan.wanted.scores
     brackets = 3 * shape.rows * matrices if json else 0
     return numbers * per_number + brackets + per_head + _label_bytes(plan) + 16_384
+
+
+def _large_elements(plan: Plan) -> int:
+    shape, matrices = plan.shape, plan.wanted.weights + plan.wanted.logits + plan.wanted.scores
+    return (shape.output_elements if plan.wanted.output else 0) + shape.logits * matrices
+
+
+def as_it_lies(plan: Plan) -> int:
+    """Bytes of a binary answer that are sent from where they were computed: output and matrices."""
+    return _large_elements(plan) * plan.compute_dtype.itemsize
 
 
 def _label_bytes(plan: Plan) -> int:

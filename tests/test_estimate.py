@@ -3,6 +3,7 @@ import random
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,15 +66,15 @@ def peak_bytes(job):
     return measured(job)[0]
 
 
-def measured(job):
+def measured(job, runtime=RUNTIME):
     """The most that is held at a time, and the analyses."""
-    most, held, (analyses, written) = peak_of(lambda: _answered(job))
+    most, held, (analyses, written) = peak_of(lambda: _answered(job, runtime))
     return max(most, held + written), analyses
 
 
-def _answered(job):
+def _answered(job, runtime):
     """The analyses, and the most bytes that writing them took."""
-    analyses = run(job, RUNTIME)
+    analyses = run(job, runtime)
     tracemalloc.start()
     write(job, analyses, COMMON)
     written = tracemalloc.get_traced_memory()[1]
@@ -152,11 +153,15 @@ EXTREMES = {
 @pytest.mark.parametrize("include", [["diagnostics"], None])
 @pytest.mark.parametrize("shape", EXTREMES.values(), ids=EXTREMES)
 def test_no_extreme_shape_needs_more_than_estimated(little_slack, shape, include):
-    """Lopsided shapes stay within the estimate too, and it is not ten times what they need."""
+    """Lopsided shapes stay within the estimate too, and it is not ten times what they need.
+
+    The pass that any request may end in decides; the compiled one needs less.
+    """
     document = {"inputs": {"kind": "seeded", **shape}, "include": include}
     job = job_of(json.dumps(document).encode(), accept=SAFETENSORS)
     peak, analyses = measured(job)
-    assert peak <= job.estimate.peak_bytes <= 10 * peak + 2**20
+    general, _ = measured(job, replace(RUNTIME, native=None))
+    assert peak <= job.estimate.peak_bytes <= 10 * general + 2**20
     assert len(write(job, analyses, COMMON)) <= job.estimate.answer_bytes
 
 
