@@ -1,7 +1,7 @@
 """Threads that share the units of a pass: one a core, each with torch single-threaded."""
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import chain, islice
 from threading import Lock
 from typing import TypeVar
@@ -48,19 +48,23 @@ class Workers:
     ) -> None:
         """Have every thread do the same work, whose parts they divide among themselves.
 
-        `stop` makes the others' end soon, and is called when the calling thread's has ended.
+        `stop` makes the others' end soon, and is called when the calling thread's has ended. No
+        thread is at work any more when this returns, or raises what one of them raised.
         """
         _single()
         if alone or self._pool is None:
             work()
             return
-        others = [self._pool.submit(work) for _ in range(self.threads - 1)]
+        others: list[Future[None]] = []
         try:
+            others.extend(self._pool.submit(work) for _ in range(self.threads - 1))
             work()
         finally:
             stop()
-            for other in others:
-                other.result()
+            # All of them, whatever the first one raises: they write where the caller's tensors lie.
+            wait(others)
+        for other in others:
+            other.result()
 
     def close(self, *, wait: bool = True) -> None:
         """End the threads, and wait for them unless they may never end."""

@@ -39,11 +39,11 @@ def divide(
             raise
 
     logits = job.batch * job.heads * job.queries * job.keys
-    workers.together(work, stop=_wait, alone=units == 1 or logits <= _ALONE)
+    workers.together(work, stop=_nothing, alone=units == 1 or logits <= _ALONE)
 
 
-def _wait() -> None:
-    """A thread that finds nothing left to take lets the others finish what they have taken."""
+def _nothing() -> None:
+    """There is nothing left to take where one thread has ended, or `stopped` says so to all."""
 
 
 def a_call(unit_logits: int) -> int:

@@ -1,7 +1,6 @@
 """From the parts of a pass to the job of the library: what it can compute, and how it is cut."""
 
 from collections.abc import Callable
-from ctypes import addressof, c_char
 from dataclasses import dataclass
 from functools import partial
 
@@ -58,8 +57,7 @@ class Fused:
         shape, job = self.description.shape, self._job(into)
         blocks = -(-shape.query_length // job.query_block)
         units = shape.batch * shape.kv_heads * blocks
-        inexact = bytearray(units)
-        job.inexact = addressof(c_char.from_buffer(inexact))
+        inexact = job.marks(units)
         most = a_call(shape.group * min(job.query_block, shape.query_length) * shape.key_length)
         call = partial(self.native.run, job, units, most)
         divide(job, lambda: call, workers, checkpoint, units=units)
@@ -93,5 +91,5 @@ class Fused:
         job.matrix("weights", into.weights)
         job.matrix("logits", into.logits)
         job.matrix("scores", into.scores)
-        job.columns = into.columns.data_ptr()
+        job.collect(into.columns)
         return job

@@ -1,6 +1,6 @@
 """The structs of job.h, field by field."""
 
-from ctypes import Structure, addressof, c_double, c_int64, c_void_p
+from ctypes import Structure, addressof, c_char, c_double, c_int64, c_void_p
 from typing import ClassVar
 
 import torch
@@ -164,6 +164,18 @@ class Job(Structure):
         ]
         setattr(self, name, Dense(tensor.data_ptr(), *strides, length))
         self.holds.append(tensor)
+
+    def collect(self, columns: Tensor) -> None:
+        """Have the statistics (statistic, batch, heads, N) written."""
+        self.columns = columns.data_ptr()
+        self.holds.append(columns)
+
+    def marks(self, units: int) -> bytearray:
+        """One for each unit, 1 for those that are given back."""
+        inexact = bytearray(units)
+        self.inexact = addressof(c_char.from_buffer(inexact))
+        self.holds.append(inexact)
+        return inexact
 
     def matrix(self, name: str, tensor: Tensor | None) -> None:
         """Have a contiguous tensor written."""
