@@ -84,15 +84,18 @@ def _tells_nonfinite(plan: Plan, runtime: Runtime) -> bool:
     """Whether NaN and infinity in any operand must show in what the compiled pass computes.
 
     A look of its own at every operand takes a tenth of a small analysis. In a plain product of all
-    queries with all keys none can hide: each leaves a logit or an output that is not finite.
+    queries with all keys none can hide: each leaves a logit or an output that is not finite. A
+    softcap would make a number of infinity.
     """
     request = plan.request
-    plain = isinstance(request.inputs, TensorInputs) and request.mechanism.qk_norm == "none"
+    mechanism = request.mechanism
+    plain = isinstance(request.inputs, TensorInputs) and mechanism.qk_norm == "none"
     return (
         plain
+        and mechanism.softcap is None
         and request.compute.nonfinite == "refuse"
         and runtime.pass_name == "native"
-        and plan.mechanism.scores_products(request.mechanism)
+        and plan.mechanism.scores_products(mechanism)
         and isinstance(plan.normalizer, Exponential)
         and "output" in plan.include
         and request.mask == _UNMASKED

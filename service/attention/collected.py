@@ -80,7 +80,7 @@ class Collected:
         figures: tuple[str, ...],
         filled: bool = True,
     ) -> None:
-        """`filled` is for passes that leave what no key reaches as it is."""
+        """`filled` is for passes that write no row without a key; see `leave`."""
         lead = (shape.batch, shape.heads, shape.query_length)
         full = (*lead, shape.key_length)
         new = partial(torch.zeros, device=device)
@@ -88,7 +88,7 @@ class Collected:
         # One range of keys leaves its columns, rewritten for all rows at once: on small requests
         # that arithmetic, unit by unit, took a quarter of the time.
         self.whole_rows = whole_rows
-        empty = partial(torch.empty, device=device)
+        self._filled, empty = filled, partial(torch.empty, device=device)
         if not filled:
             self.columns = empty((BLOCK_COLUMNS, *lead), dtype=torch.float64)
         elif whole_rows:
@@ -107,6 +107,15 @@ class Collected:
         self.sums = wide((WEIGHT_SUMS, *lead)) if direct else None
         self.names = figures if wanted.score_figures else ()
         self.figures = wide((len(self.names), *lead)) if self.names else None
+
+    def leave(self, index: tuple[int, slice, slice]) -> None:
+        """Rows (batch item, heads, queries) that see no key."""
+        if self._filled:
+            return
+        lead = self.columns[0][index].shape
+        self.columns[:, *index] = RowStatistics.empty(*lead, device=self.columns.device).stack()
+        if self.output is not None:
+            self.output[index] = 0
 
     def result(self) -> Attended:
         """What all units together gave."""

@@ -217,6 +217,7 @@ class _Pass:
             product = self._weigh(weights, unit, keys, seen)
             running.add(product, block.maximum if shifted else None)
         if not parts:
+            self.into.leave(index)
             return
         divisor = self._write_statistics(score, unit, parts, workspace)
         if self.into.output is not None and running.output is not None:

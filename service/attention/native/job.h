@@ -1,4 +1,4 @@
-// What one pass is asked for: filled in by job.py, which mirrors these structs field by field.
+// What one pass is asked for: filled in by structures.py, which mirrors these structs field by field.
 #pragma once
 #include <atomic>
 #include <cstdint>

@@ -459,7 +459,8 @@ template <class T> class Worker : LogitRows<T> {
     std::fill(sums_, sums_ + rows_, RowSums{});
     weighed_ = false;
     if (job_.scores.data != nullptr) show_scores();
-    int64_t first = from(0), last = to(rows_ - 1);
+    // A window may end before it begins, where it lies past the last key.
+    const int64_t first = from(0), last = std::max(first, to(rows_ - 1));
     for (int64_t k = first / job_.key_block * job_.key_block; k < last; k += job_.key_block) {
       const int64_t begin = std::max(k, first);
       if (!block(begin, std::min(k + job_.key_block, last))) return false;

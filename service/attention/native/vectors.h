@@ -185,7 +185,7 @@ INLINE Vec<double> root(Vec<double> x) {
 #endif
 
 // tanh y = -e/(2 + e) with e = exp(-2|y|) - 1, which keeps its digits near 0: with 2^n taken out,
-// e = 2^n p + (2^n - 1), and p is the Taylor sum without its first term.
+// e = 2^n p + (2^n - 1), and p is the Taylor sum without its first term. NaN stays NaN.
 template <class T> INLINE Vec<T> tangent(Vec<T> y) {
   using L = Lanes<T>;
   const Vec<T> size = larger(y, -y);
@@ -203,7 +203,8 @@ template <class T> INLINE Vec<T> tangent(Vec<T> y) {
       reinterpret_cast<Vec<T>>(reinterpret_cast<Mask<T>>(all<T>(1)) + exponent);
   const Vec<T> e = power * p + (power - T(1));
   const Vec<T> result = e / (e + T(2));
-  return y < T(0) ? result : -result;
+  // NaN compares with nothing, and the larger of it and a number may be the number.
+  return y < T(0) ? result : y >= T(0) ? -result : y;
 }
 
 // The lanes of a vector brought together by halves.
