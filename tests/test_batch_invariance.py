@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import analyse, everything, given_logits, normal, qkv, same_bytes
-from tests.passes import set_blocks
+from tests.passes import each_pass, set_blocks  # noqa: F401 - a fixture of every test here
 
 INCLUDE = ["output", "weights", "row_diagnostics", "key_share", "sparsity", "jacobian_spectral"]
 STREAMED = [name for name in INCLUDE if name != "weights"]

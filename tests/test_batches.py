@@ -15,8 +15,9 @@ from service.job import key_of, prepare, run_together, write
 from service.runtime import Runtime
 from service.settings import Settings
 from tests.files import file_of
+from tests.passes import each_pass  # noqa: F401 - a fixture of every test here
 
-RUNTIME = Runtime(torch.device("cpu"), Workers(2))
+WORKERS = Workers(2)
 SETTINGS = Settings()
 INCLUDE = ["output", "weights", "logits", "scores", "diagnostics", "row_diagnostics", "key_share",
            "sparsity", "jacobian_spectral"]  # fmt: skip
@@ -30,6 +31,11 @@ MECHANISMS = {
     "grouped": {"kind": "multi_head", "heads": 6, "kv_heads": 2},
 }
 N, M = 5, 7
+
+
+def runtime():
+    """By the pass that the test names."""
+    return Runtime(torch.device("cpu"), WORKERS)
 
 
 def inputs(kind, batch_items, seed):
@@ -97,9 +103,9 @@ def test_an_answer_has_the_same_bytes_alone_and_together(
     ]
     assert key_of(jobs[0]) is not None
     assert {key_of(job) for job in jobs} == {key_of(jobs[0])}
-    together = run_together(jobs, RUNTIME)
+    together = run_together(jobs, runtime())
     for job, analyses in zip(jobs, together, strict=True):
-        (alone,) = run_together([job], RUNTIME)
+        (alone,) = run_together([job], runtime())
         assert bytes_of(job, analyses) == bytes_of(job, alone)
 
 
@@ -110,11 +116,11 @@ def test_a_bad_request_harms_none_of_its_companions():
     bad = {**good, "inputs": {"kind": "tensors", "query": infinite}}
     jobs = [job_of(document) for document in (good, bad, good)]
     assert len({key_of(job) for job in jobs}) == 1
-    first, error, last = run_together(jobs, RUNTIME)
+    first, error, last = run_together(jobs, runtime())
     assert isinstance(error, ServiceError)
     assert "infinite" in error.detail
     assert bytes_of(jobs[0], first) == bytes_of(jobs[2], last)
-    assert [type(e) for e in run_together([jobs[1]] * 2, RUNTIME)] == [type(error)] * 2
+    assert [type(e) for e in run_together([jobs[1]] * 2, runtime())] == [type(error)] * 2
 
 
 DIFFERENT = [
@@ -196,15 +202,15 @@ def test_together_is_one_pass(monkeypatch):
     attended = batch.attended_to
     monkeypatch.setattr(batch, "attended_to", lambda *a: passes.append(1) or attended(*a))
     jobs = [job_of({"inputs": {"kind": "seeded", "seed": seed}}) for seed in range(4)]
-    assert len(run_together(jobs, RUNTIME)) == 4
+    assert len(run_together(jobs, runtime())) == 4
     assert passes == [1]
-    run_together(jobs[:1], RUNTIME)
+    run_together(jobs[:1], runtime())
     assert passes == [1]
 
 
 def test_an_answer_keeps_the_memory_of_no_companion():
     """Whoever reads slowly holds its own tensors, not those of all that were computed with it."""
     jobs = [job_of({"inputs": {"kind": "seeded", "seed": s}, "include": INCLUDE}) for s in range(8)]
-    for ((_, analysis),) in run_together(jobs, RUNTIME):
+    for ((_, analysis),) in run_together(jobs, runtime()):
         for name, tensor in analysis.tensors.items():
             assert tensor.untyped_storage().nbytes() == tensor.nbytes, name

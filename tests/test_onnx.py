@@ -37,6 +37,7 @@ from service.analysis import analyse
 from service.attention.workers import Workers
 from service.plan import plan
 from service.runtime import Runtime
+from tests.passes import each_pass  # noqa: F401 - a fixture of every test here
 
 INPUTS = ("Q", "K", "V", "attn_mask", "past_key", "past_value", "nonpad_kv_seqlen")
 OUTPUTS = ("Y", "present_key", "present_value", "qk_matmul_output")
@@ -211,9 +212,9 @@ def joined(output, call):
     return output.transpose(1, 2).flatten(2) if call.inputs["Q"].ndim == 3 else output
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def runtime():
-    """One worker on the CPU."""
+    """One worker on the CPU, by the pass that the test names."""
     workers, before = Workers(1), torch.get_num_threads()
     yield Runtime(torch.device("cpu"), workers)
     workers.close()

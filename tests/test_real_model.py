@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.builders import analyse, given_weights, qkv
+from tests.passes import each_pass  # noqa: F401 - a fixture of every test here
 
 LAYERS = range(6)
 

@@ -84,7 +84,7 @@ async def analyse_attention(
     series = given.series
     job = await series.code(
         lambda: _admitted(given, state, accept, request, view),
-        small=small_body(given.body, given.encoding),
+        small=small_body(given.body, given.encoding, request),
     )
     given.stay.hold(job.estimate.peak_bytes + drawing_bytes(view))
     device, timed = await computed(http, job, series)
