@@ -1,16 +1,17 @@
 """What computing together gains under load, and that it costs nothing alone.
 
-`python -m benchmarks.batching [--rounds N] [--seconds S]` starts the service twice, once with
-`ATTENTION_LARGEST_BATCH=1`, and lets wrk ask both for the same in turn.
+`python -m benchmarks.batching [--rounds N] [--seconds S] [--write]` starts the service twice, once
+with `ATTENTION_LARGEST_BATCH=1`, and lets wrk ask both for the same in turn.
 """
 
-import argparse
 import json
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.compare import machine, ratio
+from benchmarks.results import Row, growing, note, parser
 from benchmarks.wrk import load
 from tests.server_process import Server, running
 
@@ -20,7 +21,7 @@ _CONNECTIONS = (1, 8, 32)
 _BINARY = "application/x-safetensors"
 
 
-def row(together: Server, alone: Server, connections: int, rounds: int, seconds: float) -> str:
+def row(together: Server, alone: Server, connections: int, rounds: int, seconds: float) -> Row:
     """Requests a second of both, and their ratio, at so many connections."""
     found: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
@@ -33,22 +34,34 @@ def row(together: Server, alone: Server, connections: int, rounds: int, seconds:
             speeds.append(measured.per_second)
     gain = ratio(*found)
     shown = [sorted(speeds)[len(speeds) // 2] for speeds in found]
-    return f"| {connections} | {shown[0]:.0f} | {shown[1]:.0f} | {gain} |"
+    return str(connections), f"{shown[0]:.0f}", f"{shown[1]:.0f}", str(gain)
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    asked = parser.parse_args()
-    print(machine())
-    print("| connections | together, requests/s | one by one | gain |\n|---|---|---|---|")
+def rows(rounds: int, seconds: float) -> Iterator[Row]:
+    """One for each number of connections."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         together = stack.enter_context(running(Path(folder, "together")))
         alone = stack.enter_context(running(Path(folder, "alone"), largest_batch=1))
         for connections in _CONNECTIONS:
-            print(row(together, alone, connections, asked.rounds, asked.seconds), flush=True)
+            yield row(together, alone, connections, rounds, seconds)
+
+
+def main() -> None:
+    """Print the table."""
+    options = parser("batching", str(__doc__), rounds=7)
+    options.add_argument("--seconds", type=float, default=3.0)
+    asked = options.parse_args()
+    table = growing(
+        "What computing together gains (`python -m benchmarks.batching`): wrk asks for 8 heads, "
+        "10 × 12 of dimension 64, output and diagnostics as safetensors, of a service as it is and "
+        "of one with `ATTENTION_LARGEST_BATCH=1` in turn; requests a second, and the median ratio "
+        f"of {asked.rounds} rounds.",
+        machine(),
+        ("connections", "together", "one by one", "gain"),
+        rows(asked.rounds, asked.seconds),
+    )
+    if asked.write:
+        note({"batching": table})
 
 
 if __name__ == "__main__":

@@ -1,20 +1,18 @@
 """Output and every default diagnostic against F.scaled_dot_product_attention and a notebook.
 
-`python -m benchmarks.core [--rounds N] [--quick]` prints, as times over SDPA, which gives the
-output only: one row a shape by both passes, one row for each mask, dtype and matrix at one shape,
-what hiding half of long rows leaves, and the memory that the longest needs. No way keeps the
-weights but the notebook's, and where it is said.
+`python -m benchmarks.core [--rounds N] [--quick] [--write]` prints, as times over SDPA, which gives
+the output only: one row a shape by both passes, one row for each mask, dtype and matrix at one
+shape; then what hiding half of long rows leaves, and the memory that the longest needs. No way
+keeps the weights but the notebook's, and where it is said.
 """
 
-import argparse
 import math
-import os
 import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from itertools import cycle
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, cycle
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,6 +22,7 @@ from torch import Tensor
 
 from benchmarks import naive
 from benchmarks.compare import ROUNDS, interleave, machine, ratio
+from benchmarks.results import Row, growing, note, parser
 from schemas.attention import AttentionRequest
 from service.analysis import analyse
 from service.attention.native import library
@@ -45,6 +44,7 @@ HIDDEN_AT = (1, 2, 8192, 64)
 _LONGEST = 32_768
 _INPUT_SETS = 3
 _SIDES = ("left", "right")
+_WAYS = ("formula", "naive", "eager", "native")
 _INCLUDE = ["output", "diagnostics"]
 Tensors = tuple[Tensor, ...]
 
@@ -123,28 +123,23 @@ def measure(shape: tuple[int, ...], runtime: Runtime, threads: int, rounds: int)
     return {"floor": min(floor) * 1e3, **{name: ratio(t, floor) for name, t in seconds.items()}}
 
 
-def table(
+def rows(
     shapes: tuple[tuple[int, ...], ...], runtime: Runtime, threads: int, rounds: int
-) -> list[str]:
+) -> Iterator[Row]:
     """The rows of the shapes, and the geometric means of the large ones."""
-    lines, found = [], []
+    found = []
     for shape in shapes:
         cells = measure(shape, runtime, threads, rounds)
         if shape != SMALL:
             found.append(cells)
-        name = "×".join(map(str, shape))
-        shown = " | ".join(
-            str(cells.get(way, "–")) for way in ("formula", "naive", "eager", "native")
-        )
-        lines.append(f"| {name} | {cells['floor']:.2f} ms | {shown} |")
-        print(lines[-1], flush=True)
-    means = " | ".join(
-        _mean([cells[way].median for cells in found if way in cells])
-        for way in ("formula", "naive", "eager", "native")
-    )
-    lines.append(f"| geometric mean, without the first | | {means} |")
-    print(lines[-1], flush=True)
-    return lines
+        shown = (str(cells.get(way, "–")) for way in _WAYS)
+        yield (_named(shape), f"{cells['floor']:.2f} ms", *shown)
+    means = (_mean([cells[way].median for cells in found if way in cells]) for way in _WAYS)
+    yield ("geometric mean, without the first", "", *means)
+
+
+def _named(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
 
 
 def _mean(medians: list[float]) -> str:
@@ -179,9 +174,11 @@ def options(shape: tuple[int, ...]) -> Mapping[str, dict[str, Any]]:
     }
 
 
-def option_rows(shape: tuple[int, ...], runtime: Runtime, threads: int, rounds: int) -> list[str]:
+def option_rows(
+    shape: tuple[int, ...], runtime: Runtime, threads: int, rounds: int
+) -> Iterator[Row]:
     """Each option's time over SDPA, which does without it; and the formula with its weights."""
-    sets, lines = _sets(shape), []
+    sets = _sets(shape)
 
     def kept(tensors: Tensors) -> Tensor:
         return naive.attention(*tensors)[1].clone()
@@ -200,12 +197,10 @@ def option_rows(shape: tuple[int, ...], runtime: Runtime, threads: int, rounds: 
     seconds = interleave(ways, rounds)
     floor = seconds.pop("floor")
     for name, times in seconds.items():
-        lines.append(f"| {name} | {ratio(times, floor)} |")
-        print(lines[-1], flush=True)
-    return lines
+        yield name, str(ratio(times, floor))
 
 
-def hidden(shape: tuple[int, ...], runtime: Runtime, rounds: int) -> str:
+def hidden(shape: tuple[int, ...], runtime: Runtime, rounds: int) -> Iterator[Row]:
     """What is left of the time where whole blocks of keys are hidden."""
     sets, masks = _sets(shape), _ranges(shape[2])
     ways = {
@@ -213,8 +208,9 @@ def hidden(shape: tuple[int, ...], runtime: Runtime, rounds: int) -> str:
         for name, asked in {"all keys": {}, **masks}.items()
     }
     seconds = interleave(ways, rounds)
-    found = (f"{name} {ratio(seconds[name], seconds['all keys'])}" for name in masks)
-    return f"Times over all keys at {'×'.join(map(str, shape))}: {', '.join(found)}"
+    for name in masks:
+        left = ratio(seconds[name], seconds["all keys"])
+        yield f"{_named(shape)}, {name}", f"{left} of the time without"
 
 
 def _resident(line: str) -> float:
@@ -232,16 +228,22 @@ def longest(runtime: Runtime, length: int) -> str:
     before, start = _resident("VmRSS"), perf_counter()
     way()
     took, peak = perf_counter() - start, _resident("VmHWM") - before
-    return f"{length:,} × {length:,}, one head: {took:.1f} s, {peak:.0f} MiB beside the inputs"
+    return f"{took:.2f} s, {peak:.0f} MiB beside the inputs"
+
+
+def _alone(length: int) -> Row:
+    """In a process of its own: what this one has freed would be taken again, and not be seen."""
+    command = [sys.executable, "-m", "benchmarks.core", "--longest", str(length)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return f"{length:,} × {length:,}, one head", done.stdout.strip()
 
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--quick", action="store_true", help="the three smallest shapes only")
-    parser.add_argument("--longest", type=int, help="only the memory at so many queries and keys")
-    asked = parser.parse_args()
+    options_of = parser("core", str(__doc__), rounds=ROUNDS)
+    options_of.add_argument("--quick", action="store_true", help="the three smallest shapes only")
+    options_of.add_argument("--longest", type=int, help="only the memory at so many keys")
+    asked = options_of.parse_args()
     threads = usable_cores()
     runtime = Runtime(torch.device("cpu"), Workers(threads))
     if asked.longest is not None:
@@ -249,29 +251,48 @@ def main() -> None:
         print(longest(runtime, asked.longest))
         runtime.workers.close()
         return
-    found = library.available()
-    print(
-        f"{machine()}, {threads} threads, float32, {asked.rounds} rounds, load "
-        f"{os.getloadavg()[0]:.1f}; native pass: {found.instructions if found else 'absent'}"
+    found, rounds = library.available(), asked.rounds
+    place = (
+        f"{machine()}, {threads} threads, native pass: {found.instructions if found else 'absent'}"
     )
-    print("Times over F.scaled_dot_product_attention (output only), median and 90 % interval:\n")
-    print(
-        "| batch×heads×length×d_k | SDPA | formula | formula + diagnostics | eager pass | native |"
-    )
-    print("| --- | --- | --- | --- | --- | --- |")
-    shapes = (SMALL, *SHAPES)
-    table(shapes[:3] if asked.quick else shapes, runtime, threads, asked.rounds)
-    shape = SHAPES[0] if asked.quick else OPTIONS_AT
-    print(f"\n{'×'.join(map(str, shape))}, {runtime.pass_name} pass, output and all diagnostics:\n")
-    print("| with | times over SDPA without it |\n| --- | --- |")
-    option_rows(shape, runtime, threads, asked.rounds)
+    spread = f"median of {rounds} interleaved rounds and its 90 % interval"
+    shapes, at = ((SMALL, *SHAPES), OPTIONS_AT)
+    if asked.quick:
+        shapes, at = shapes[:3], SHAPES[0]
+    tables = {
+        "core": growing(
+            "Output and every default diagnostic in float32, as times over "
+            "`F.scaled_dot_product_attention`, which gives the output only: "
+            f"{spread} (`python -m benchmarks.core`).",
+            place,
+            (
+                "batch×heads×N×d_k",
+                "SDPA",
+                "formula",
+                "formula + diagnostics",
+                "eager pass",
+                "native",
+            ),
+            rows(shapes, runtime, threads, rounds),
+        ),
+        "core, options": growing(
+            f"The {runtime.pass_name} pass at {_named(at)} with what a request may ask for beside, "
+            "over the same SDPA, which does without it.",
+            place,
+            ("with", "times over SDPA without it"),
+            option_rows(at, runtime, threads, rounds),
+        ),
+    }
     if not asked.quick:
-        print("\n" + hidden(HIDDEN_AT, runtime, asked.rounds) + "\n", flush=True)
+        tables["core, long"] = growing(
+            "Long rows: what is hidden is not computed, and no matrix of the weights is held.",
+            place,
+            ("rows", "measured"),
+            chain(hidden(HIDDEN_AT, runtime, rounds), map(_alone, (2048, _LONGEST))),
+        )
     runtime.workers.close()
-    for length in () if asked.quick else (2048, _LONGEST):
-        # In a process of its own: what this one has freed would be taken again, and not be seen.
-        command = [sys.executable, "-m", "benchmarks.core", "--longest", str(length)]
-        subprocess.run(command, check=True)
+    if asked.write:
+        note(tables)
 
 
 if __name__ == "__main__":

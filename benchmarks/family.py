@@ -1,20 +1,19 @@
 """Every mechanism, normaliser and second-pass item at N = M = 4096, against the plain pass.
 
-`python -m benchmarks.family [--rounds N] [--length N]` prints, for diagnostics and output without
-weights, the time over that of scaled dot-product with softmax in the same round, and the peak
-memory above what the process held before.
+`python -m benchmarks.family [--rounds N] [--length N] [--write]` prints, for diagnostics and output
+without weights, the time over that of scaled dot-product with softmax in the same round, and the
+peak memory above what the process held before.
 """
 
-import argparse
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.compare import interleave, machine, ratio
+from benchmarks.results import Row, growing, note, parser
 from schemas.attention import AttentionRequest
 from service.analysis import analyse
 from service.attention.workers import Workers
@@ -75,28 +74,38 @@ def _peak_mib(way: Callable[[], object]) -> float:
     return _resident("VmHWM") - before
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--length", type=int, default=4096)
-    options = parser.parse_args()
-    threads = usable_cores()
-    runtime = Runtime(torch.device("cpu"), Workers(threads))
-    print(f"{machine()}, {threads} threads, float32, {options.rounds} rounds, load "
-          f"{os.getloadavg()[0]:.1f}; 1×1×{options.length}×{_D_K}")  # fmt: skip
-    print("| what | time | over scaled_dot_product | peak memory |\n| --- | --- | --- | --- |")
-    ways = {name: _way(request, runtime) for name, request in requests(options.length).items()}
+def rows(length: int, rounds: int, runtime: Runtime) -> Iterator[Row]:
+    """Each way's best time, its ratio to the plain pass, and its peak memory."""
+    ways = {name: _way(request, runtime) for name, request in requests(length).items()}
     ways[_PLAIN]()
     for name, way in ways.items():
         peak = _peak_mib(way)
-        seconds = interleave({name: way, "": ways[_PLAIN]}, options.rounds)
+        seconds = interleave({name: way, "": ways[_PLAIN]}, rounds)
         times = ratio(seconds[name], seconds[""])
-        print(
-            f"| {name} | {min(seconds[name]):.2f} s | {times} | {peak:.0f} MiB |",
-            flush=True,
-        )
+        yield name, f"{min(seconds[name]):.2f} s", str(times), f"{peak:.0f} MiB"
+
+
+def main() -> None:
+    """Print the table."""
+    options = parser("family", str(__doc__), rounds=3)
+    options.add_argument("--length", type=int, default=4096)
+    asked = options.parse_args()
+    threads = usable_cores()
+    runtime = Runtime(torch.device("cpu"), Workers(threads))
+    table = growing(
+        f"The rest of the family at {asked.length:,} queries and keys, one head of dimension "
+        f"{_D_K} (hidden dimension {_D_K} for additive and concat), output and diagnostics without "
+        f"weights: the best time of {asked.rounds} rounds, their median ratio to scaled "
+        "dot-product with softmax, and by how much the process grew "
+        "(`python -m benchmarks.family`). The weights alone would be 64 MiB, the (query, key, "
+        "hidden) intermediate of additive scores 4 GiB.",
+        f"{machine()}, {threads} threads, {runtime.pass_name} pass",
+        ("what", "time", "over scaled_dot_product", "peak memory"),
+        rows(asked.length, asked.rounds, runtime),
+    )
     runtime.workers.close()
+    if asked.write:
+        note({"family": table})
 
 
 if __name__ == "__main__":

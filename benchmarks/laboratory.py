@@ -1,20 +1,21 @@
 """How long the laboratory's requests take: the default sweep, comparisons, pictures.
 
-`python -m benchmarks.laboratory [--rounds N]` runs each in a fresh process first (the theory's
-tables, the first pages of memory), then N times in this one, and prints medians and ranges.
+`python -m benchmarks.laboratory [--rounds N] [--write]` runs each in a fresh process first (the
+theory's tables, the first pages of memory), then N times in this one, and prints medians and
+ranges.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import perf_counter
 
 import torch
 
 from benchmarks.compare import machine
+from benchmarks.results import Row, growing, note, parser
 from examples.data import FILE
 from schemas.attention import AttentionRequest
 from schemas.comparisons import ComparisonRequest
@@ -82,24 +83,36 @@ def _seconds(work: Callable[[], object]) -> float:
     return perf_counter() - began
 
 
+def rows(measured: dict[str, Callable[[], object]], rounds: int) -> Iterator[Row]:
+    """Each request's first time in a process, then median and range in this one."""
+    for name, work in measured.items():
+        cold, warm = _cold(name), sorted(_seconds(work) for _ in range(rounds))
+        median = statistics.median(warm)
+        yield name, f"{cold:.2f} s", f"{median:.2f} s", f"{warm[0]:.2f}–{warm[-1]:.2f} s"
+
+
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="benchmarks.laboratory")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only")
-    given = parser.parse_args()
+    options = parser("laboratory", str(__doc__), rounds=5)
+    options.add_argument("--only")
+    asked = options.parse_args()
     torch.set_num_threads(1)
     threads = usable_cores()
-    measured = ways(Runtime(torch.device("cpu"), Workers(threads)))
-    if given.only is not None:
-        print(_seconds(measured[given.only]))
+    runtime = Runtime(torch.device("cpu"), Workers(threads))
+    measured = ways(runtime)
+    if asked.only is not None:
+        print(_seconds(measured[asked.only]))
         return
-    print(machine(), end="\n\n")
-    print("| request | first in a process | then: median | range |\n| --- | --- | --- | --- |")
-    for name, work in measured.items():
-        cold, warm = _cold(name), sorted(_seconds(work) for _ in range(given.rounds))
-        median = statistics.median(warm)
-        print(f"| {name} | {cold:.2f} s | {median:.2f} s | {warm[0]:.2f}–{warm[-1]:.2f} s |")
+    table = growing(
+        "The laboratory (`python -m benchmarks.laboratory`): the first time in a fresh process, "
+        "which makes the theory's tables and loads matplotlib, and the median and range of "
+        f"{asked.rounds} rounds.",
+        f"{machine()}, {threads} threads, {runtime.pass_name} pass",
+        ("request", "first in a process", "then: median", "range"),
+        rows(measured, asked.rounds),
+    )
+    if asked.write:
+        note({"laboratory": table})
 
 
 if __name__ == "__main__":

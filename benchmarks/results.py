@@ -1,7 +1,8 @@
 """What the benchmarks measured, kept as one file that the README's tables are of."""
 
+import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,32 @@ class Table:
     headings: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     figures: dict[str, Any] = field(default_factory=dict)
+
+
+Row = tuple[str, ...]
+
+
+def growing(about: str, measured_on: str, headings: Row, rows: Iterable[Row]) -> Table:
+    """A table that is printed row by row, as its rows are measured."""
+    print(f"\n{about}\nOn {measured_on}.\n")
+    print(_line(headings), _line(("---",) * len(headings)), sep="\n", flush=True)
+    found = []
+    for row in rows:
+        print(_line(row), flush=True)
+        found.append(row)
+    return Table(about, measured_on, headings, found)
+
+
+def _line(cells: Row) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def parser(name: str, about: str, *, rounds: int) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    found = argparse.ArgumentParser(prog=f"benchmarks.{name}", description=about)
+    found.add_argument("--rounds", type=int, default=rounds)
+    found.add_argument("--write", action="store_true", help="keep it in docs/benchmarks.json")
+    return found
 
 
 def read(file: Path = FILE) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The README's tables of the service beside its peers, made of docs/benchmarks.json (make docs)."""
+"""The README's tables of what was measured, made of docs/benchmarks.json (make docs)."""
 
 import re
 from typing import Any
@@ -7,27 +7,35 @@ from benchmarks.results import read
 from docs.generate import table
 from docs.scorecard import README
 
-TABLES = ("targets", "service", "service, one connection")
-"""Those that the README shows, in this order."""
-_PLACE = re.compile(r"(<!-- benchmarks -->\n).*?(<!-- end of the benchmarks -->\n)", re.DOTALL)
+_PLACE = re.compile(
+    r"(<!-- benchmarks: ([\w,; ]+) -->\n).*?(<!-- end of the benchmarks -->\n)", re.DOTALL
+)
 
 
-def shown(results: dict[str, Any]) -> str:
+def places(text: str) -> list[str]:
+    """The names of the tables that a page shows, in its order."""
+    return [name for found in _PLACE.finditer(text) for name in found[2].split("; ")]
+
+
+def shown(kept: list[dict[str, Any]]) -> str:
     """Each table below what it is about, and last what they were measured on."""
-    chosen = [results[name] for name in TABLES]
     tables = [
-        f"{kept['about']}\n\n{table(tuple(kept['headings']), list(map(tuple, kept['rows'])))}"
-        for kept in chosen
+        f"{each['about']}\n\n{table(tuple(each['headings']), list(map(tuple, each['rows'])))}"
+        for each in kept
     ]
-    places = "; ".join(sorted({f"{kept['measured_on']}, {kept['day']}" for kept in chosen}))
-    return "\n\n".join([*tables, f"On {places}."]) + "\n"
+    where = "; ".join(sorted({f"{each['measured_on']}, {each['day']}" for each in kept}))
+    return "\n\n".join([*tables, f"On {where}."]) + "\n"
 
 
 def renewed(text: str) -> str:
-    """The README with the tables of today's file, or none where there is no file."""
+    """The README with the tables of today's file; a place whose tables are not there is empty."""
     results = read()
-    fresh = f"\n{shown(results)}\n" if results else ""
-    return _PLACE.sub(lambda found: found[1] + fresh + found[2], text)
+
+    def place(found: re.Match[str]) -> str:
+        kept = [results[name] for name in found[2].split("; ") if name in results]
+        return found[1] + (f"\n{shown(kept)}\n" if kept else "") + found[3]
+
+    return _PLACE.sub(place, text)
 
 
 if __name__ == "__main__":

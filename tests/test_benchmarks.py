@@ -1,16 +1,22 @@
 """The benchmark measures what it says, on a shape small enough for a test."""
 
+import base64
+import json
 import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 
-from benchmarks import core, laboratory, naive, wrk
+from benchmarks import core, laboratory, naive, results, wire, wrk
 from benchmarks.compare import ratio
 from service.attention.workers import Workers
 from service.runtime import Runtime
+from service.wire.calls import Call
+from tests.builders import normal
 
 
 def test_a_row_of_the_table_is_measured_after_a_check_against_float64() -> None:
@@ -24,14 +30,16 @@ def test_a_row_of_the_table_is_measured_after_a_check_against_float64() -> None:
 def test_the_core_benchmark_prints_a_row_for_each_shape_and_option() -> None:
     """With the mean of the large shapes, and the formula beside the options."""
     runtime = Runtime(torch.device("cpu"), Workers(1))
-    rows = core.table((core.SMALL, (1, 2, 12, 8)), runtime, threads=1, rounds=3)
-    assert [row.split(" |")[0] for row in rows[:2]] == ["| 1×8×10×64", "| 1×2×12×8"]
-    assert rows[-1].startswith("| geometric mean")
-    assert rows[-1].count("|") == 7
-    options = core.option_rows((1, 2, 12, 8), runtime, threads=1, rounds=3)
-    assert len(options) == len(core.options((1, 2, 12, 8))) + 2
-    assert re.search(r"causal \d.*half the keys \d", core.hidden((1, 2, 12, 8), runtime, rounds=3))
-    assert "12 × 12" in core.longest(runtime, 12)
+    shape = (1, 2, 12, 8)
+    rows = list(core.rows((core.SMALL, shape), runtime, threads=1, rounds=3))
+    assert [row[0] for row in rows[:2]] == ["1×8×10×64", "1×2×12×8"]
+    assert rows[-1][0].startswith("geometric mean")
+    assert {len(row) for row in rows} == {6}
+    options = list(core.option_rows(shape, runtime, threads=1, rounds=3))
+    assert len(options) == len(core.options(shape)) + 2
+    names = [name for name, _ in core.hidden(shape, runtime, rounds=3)]
+    assert names == ["1×2×12×8, causal", "1×2×12×8, window of half the keys"]
+    assert re.fullmatch(r"\d+\.\d\d s, -?\d+ MiB beside the inputs", core.longest(runtime, 12))
 
 
 def test_the_ratio_is_the_median_of_paired_ratios_within_its_interval() -> None:
@@ -58,6 +66,49 @@ def test_the_laboratorys_ways_are_those_of_the_readme() -> None:
     drawn = ways["heat maps of 12 heads, 128 × 128"]()
     assert isinstance(drawn, bytes)
     assert drawn.startswith(b"\x89PNG")
+
+
+SMALL = {
+    name: normal(1, 2, 3, 4, seed=s).numpy() for s, name in enumerate(("query", "key", "value"))
+}
+
+
+def test_every_way_reads_the_same_tensors() -> None:
+    """Ours as a request, the others as three tensors or arrays."""
+    for name, way in wire.readers(SMALL).items():
+        found = way()
+        if isinstance(found, Call):
+            inputs = found.requests[0][1].inputs
+            found = [inputs.query, inputs.key, inputs.value]
+        parts = [found[n] for n in SMALL] if isinstance(found, dict) else found
+        assert isinstance(parts, list)
+        for part, expected in zip(parts, SMALL.values(), strict=True):
+            assert np.array_equal(np.asarray(part).reshape(expected.shape), expected), name
+
+
+def test_every_way_writes_the_output() -> None:
+    """Ours beside the rest of the answer, as numbers, as base64 and as bytes."""
+    written = {name: way() for name, way in wire.writers(SMALL).items()}
+    found = {n: b"".join(w) if isinstance(w, list) else w for n, w in written.items()}
+    answers = [json.loads(text) for n, text in found.items() if "safetensors" not in n]
+    first = np.array(answers[0]["output"], np.float32)
+    shown = base64.b64decode(answers[1]["output"]["data"])
+    assert np.array_equal(np.frombuffer(shown, np.float32).reshape(first.shape), first)
+    for answer in answers[2:]:
+        np.testing.assert_allclose(answer["output"], first, rtol=1e-6)
+    for name in ("this service, safetensors", "safetensors.torch.save"):
+        data = found[name]
+        assert isinstance(data, bytes)
+        assert np.array_equal(load(data)["output"].numpy(), first), name
+
+
+def test_a_table_is_printed_as_it_grows(capsys: pytest.CaptureFixture[str]) -> None:
+    """Row by row, as Markdown."""
+    kept = results.growing("What it is.", "a machine", ("a", "b"), iter([("1", "2"), ("3", "4")]))
+    assert kept.rows == [("1", "2"), ("3", "4")]
+    printed = capsys.readouterr().out
+    assert printed.endswith("| a | b |\n| --- | --- |\n| 1 | 2 |\n| 3 | 4 |\n")
+    assert "What it is.\nOn a machine." in printed
 
 
 WRK = """Running 3s test @ http://127.0.0.1:1/v1/attention
