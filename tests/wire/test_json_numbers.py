@@ -1,6 +1,7 @@
 """Arrays of numbers read without lists are those that lists would give, and nothing else is."""
 
 import json
+import re
 
 import numpy as np
 import orjson
@@ -148,6 +149,21 @@ def test_strings_are_not_looked_into():
     """An array written in a string is text."""
     for text in ('"[1,2,3]"', '"\\"[1,2]"', '"\\\\"'):
         assert read(text) is None
+
+
+PIECES = ['"', "\\", '\\"', "\\\\", "a", " ", "[7]"]
+
+
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=14))
+def test_strings_end_where_their_quotes_are_not_escaped(pieces):
+    """Arrays are found outside strings only, whatever stands before quotes, valid or not."""
+    text = "".join(pieces)
+    outside = re.sub(r'"(?:[^"\\]|\\.)*(?:"|\\?$)', lambda string: "x" * len(string[0]), text)
+    expected = [place.start() for place in re.finditer(r"\[7\]", outside)]
+    found = library.load().arrays(
+        memoryview(bytearray(text.encode())), np.empty(64), least=1, most=20
+    )
+    assert [array.start for array in found] == expected
 
 
 def test_a_mark_cannot_be_guessed():

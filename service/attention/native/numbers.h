@@ -86,6 +86,24 @@ bool number(Text& text, double& value) {
   return true;
 }
 
+// Behind the string that begins here, or the text's end. Each byte is looked at twice, by vectors: a
+// tensor in base64 is one string of megabytes.
+const char* behind_string(const char* at, const char* end) {
+  ++at;
+  while (at < end) {
+    const auto* quote = static_cast<const char*>(std::memchr(at, '"', end - at));
+    if (quote == nullptr) return end;
+    while (at < quote) {
+      const auto* slash = static_cast<const char*>(std::memchr(at, '\\', quote - at));
+      if (slash == nullptr) return quote + 1;
+      at = slash + 2;
+    }
+    // Beyond the quote, that one is escaped.
+    if (at == quote) return quote + 1;
+  }
+  return end;
+}
+
 class Array {
  public:
   Array(Found& found, double* numbers, int64_t room)
@@ -170,9 +188,7 @@ int64_t ARRAYS(const char* body, int64_t size, int64_t least, Found* found, int6
   int64_t arrays = 0, used = 0;
   while (text.at < text.end && arrays < most) {
     if (*text.at == '"') {
-      for (++text.at; text.at < text.end && *text.at != '"'; ++text.at)
-        if (*text.at == '\\') ++text.at;
-      ++text.at;
+      text.at = behind_string(text.at, text.end);
     } else if (*text.at == '[') {
       Text ahead = text;
       Found& next = found[arrays];
