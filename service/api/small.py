@@ -1,7 +1,7 @@
 """What is so quickly parsed or written that handing it to a thread would take longer.
 
 Measured on 2 cores: a hand-over and back takes 0.2 ms and, where others compute, a turn of the
-interpreter lock each way; what is small here takes at most 0.5 ms.
+interpreter lock each way; what is small here takes half a millisecond, or less.
 """
 
 from service.attention.native import library
