@@ -116,14 +116,11 @@ def _fields(record: Shape | Model | Evidence | Numerics) -> dict[str, Any]:
 
 
 def _mask(analysis: Analysis) -> dict[str, Any]:
-    visible = analysis.visible_keys
-    # Numbers of keys, or NaN: nothing that float32 could not hold.
-    mean, low, high = (column.astype(np.float32) for column in _columns(visible))
-    counts = {"mean": mean, "min": low, "max": high, "rows": visible.rows.numpy()}
     return {
         "causal": analysis.mask.causal,
         "resolved_offset": list(analysis.mask.offsets),
-        "visible_keys": {"unit": visible.unit, **counts},
+        # Numbers of keys, or NaN: nothing that float32 could not hold.
+        **_together(analysis.visible, torch.float32),
     }
 
 

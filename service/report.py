@@ -73,12 +73,15 @@ class Numerics:
 
 @dataclass(slots=True)
 class Analysis:
-    """Everything that one request asked for; tensors at rank 4, figures in float64."""
+    """Everything that one request asked for; tensors at rank 4, figures in float64.
+
+    `visible`: how many keys the rows see.
+    """
 
     plan: Plan
     scale: Scale | None
     mask: ResolvedMask
-    visible_keys: Aggregated
+    visible: Aggregates
     numerics: Numerics
     tensors: dict[str, Tensor] = field(default_factory=dict)
     rows: Mapping[str, Tensor] = field(default_factory=dict)
@@ -228,8 +231,7 @@ def conclude(
         near_forbidden=mask.near_forbidden,
         row_sums=row_sums,
     )
-    visible = tallied.visible["visible_keys"]
-    analysis = Analysis(plan, scored.scale, mask, visible, numerics)
+    analysis = Analysis(plan, scored.scale, mask, tallied.visible, numerics)
     analysis.tensors, analysis.gradients = tallied.tensors, gradients
     analysis.rows, analysis.diagnostics = tallied.figures, tallied.diagnostics
     if "diagnostics" in plan.include:
