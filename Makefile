@@ -8,19 +8,20 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+NATIVE := service/attention/native/pass.so
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
 .PHONY: serve test stress image-test lint format bench bench-peers demo docs lock clean
 
-serve: .venv/.native
+serve: $(NATIVE)
 	$(BIN)/python -m service
 
-test: .venv/.dev .venv/.native
+test: .venv/.dev $(NATIVE)
 	$(BIN)/python -m pytest
 
 # The proofs that take longer (45 minutes with the soak): load, attacks, ends. They write
 # docs/scorecard.json, which the README's table is made from. wrk and hey are Debian packages.
-stress: .venv/.dev .venv/.native
+stress: .venv/.dev $(NATIVE)
 	$(BIN)/python -m tests.stress
 
 # Builds the Dockerfile and runs the image as compose would: with docker, or else with podman and
@@ -41,7 +42,7 @@ format: .venv/.dev
 # Core, family, wire, laboratory, batches, and the service beside its peers, those that are
 # installed: three quarters of an hour. With BENCH=--write the tables are kept in
 # docs/benchmarks.json, and shown in the README.
-bench: .venv/.dev .venv/.native
+bench: .venv/.dev $(NATIVE)
 	$(BIN)/python -m benchmarks.core $(BENCH)
 	$(BIN)/python -m benchmarks.family $(BENCH)
 	$(BIN)/python -m benchmarks.wire $(BENCH)
@@ -54,11 +55,11 @@ bench: .venv/.dev .venv/.native
 bench-peers: .venv/.dev
 	TORCH_INDEX='$(TORCH_INDEX)' $(BIN)/python -m benchmarks.peers install $(PEERS)
 
-demo: .venv/.dev .venv/.native
+demo: .venv/.dev $(NATIVE)
 	$(BIN)/python -m examples.demo
 
 # Writes docs/reference.md from the code's tables, and what the commands of docs/saturation.md print.
-docs: .venv/.dev .venv/.native
+docs: .venv/.dev $(NATIVE)
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m docs.scorecard
 	$(BIN)/python -m docs.benchmarks
@@ -82,9 +83,9 @@ clean:
 
 # The pass in C++, where there is a compiler (CXX names another): 15 seconds, once. Without one, or
 # with one that fails, the service runs its eager pass and says so.
-.venv/.native: .venv/.serve $(wildcard service/attention/native/*)
-	$(BIN)/python -m service.attention.native.build \
-	  && test -f service/attention/native/pass.so && touch $@ || true
+$(NATIVE): .venv/.serve $(wildcard service/attention/native/*.h service/attention/native/*.cpp \
+		service/attention/native/*.py)
+	$(BIN)/python -m service.attention.native.build && test -f $@ && touch $@ || true
 
 .venv/.dev: .venv/.serve
 	$(PIP) -c constraints.txt -e '.[dev]'

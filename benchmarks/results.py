@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ Row = tuple[str, ...]
 
 def growing(about: str, measured_on: str, headings: Row, rows: Iterable[Row]) -> Table:
     """A table that is printed row by row, as its rows are measured."""
-    print(f"\n{about}\nOn {measured_on}.\n")
+    print(f"\n{about}\nOn {measured_on}; load {os.getloadavg()[0]:.1f} as it begins.\n")
     print(_line(headings), _line(("---",) * len(headings)), sep="\n", flush=True)
     found = []
     for row in rows:

@@ -25,7 +25,10 @@ _CHARACTER_BYTES = 7
 _MOST_ENTRIES = 40
 _FIXED_BYTES = 4 * 2**20
 _MOST_FIGURES = len(DIAGNOSTICS) + 8
-_ADVICE = "Leave out weights, logits and scores, or split the request."
+_ADVICE = (
+    "Ask for a binary answer (Accept: application/x-safetensors), leave out weights, logits, "
+    "scores or output, or split the request."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ def judge(
     rows: Mapping[str, Tensor],
     again: Revisited,
     gradients: Gradients | None,
+    *,
+    near_forbidden: int,
 ) -> tuple[Counts | None, Verdict]:
     """The rows in each regime, and the verdict.
 
@@ -50,6 +52,7 @@ def judge(
         rows: diagnostics per row (batch, heads, N).
         again: what a second pass collected.
         gradients: where they were included.
+        near_forbidden: finite bias entries that were meant to hide a key.
     """
     vanished = None if gradients is None else gradients.vanished_rows
     found = [
@@ -62,7 +65,7 @@ def judge(
     heads = plan.shape.heads
     if plan.normalizer.description.name != "softmax" or regimes is None:
         undecided: list[list[Level | None]] = [[None] * heads for _ in range(plan.shape.batch)]
-        said = _advice(plan, scored, figures, None, found, [])
+        said = _advice(plan, scored, figures, None, found, [], near_forbidden)
         none: dict[str, float | None] = dict.fromkeys(REGIMES)
         return None, Verdict(None, undecided, none, 0, found, said, OFF_SOFTMAX)
     heads_of = regimes.transpose(1, 2, 0).tolist()
@@ -81,6 +84,7 @@ def judge(
             total,
             found,
             [h for h, own in enumerate(pooled) if level(*own) == "saturated" != total],
+            near_forbidden,
         ),
     )
     return Counts.from_array(regimes), verdict
@@ -93,6 +97,7 @@ def _advice(
     level: Level | None,
     found: list[Evidence],
     saturated_heads: list[int],
+    near_forbidden: int,
 ) -> list[str]:
     """What the mechanism has to say of its scores, then what follows from the figures."""
     request, values = plan.request.mechanism, {item.name: item.value for item in found}
@@ -109,6 +114,7 @@ def _advice(
         saturated_heads=saturated_heads,
         logit_variance=figures.mean("logit_variance"),
         largest_logit=values.get("logit_max"),
+        near_forbidden=near_forbidden,
     )
     return [*([] if remark is None else [remark]), *advice(setting)]
 

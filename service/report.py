@@ -236,7 +236,14 @@ def conclude(
     analysis.rows, analysis.diagnostics = tallied.figures, tallied.diagnostics
     if "diagnostics" in plan.include:
         analysis.counts, analysis.verdict = judge(
-            plan, scored, tallied.diagnostics, tallied.regimes, tallied.figures, again, gradients
+            plan,
+            scored,
+            tallied.diagnostics,
+            tallied.regimes,
+            tallied.figures,
+            again,
+            gradients,
+            near_forbidden=mask.near_forbidden,
         )
     return analysis
 

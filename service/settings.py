@@ -36,7 +36,7 @@ class Settings(BaseSettings):
         None,
         validation_alias="ATTENTION_PASS",
         description="Which pass computes on the CPU; native where it is not built ends the start. "
-        "Absent = native where it is built, else eager, about half as fast.",
+        "Absent = native where it is built, else eager, which takes about three times as long.",
     )
     threads: int | None = Field(None, ge=1, description="Compute threads; absent = usable cores.")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(

@@ -108,7 +108,7 @@ def test_a_table_is_printed_as_it_grows(capsys: pytest.CaptureFixture[str]) -> N
     assert kept.rows == [("1", "2"), ("3", "4")]
     printed = capsys.readouterr().out
     assert printed.endswith("| a | b |\n| --- | --- |\n| 1 | 2 |\n| 3 | 4 |\n")
-    assert "What it is.\nOn a machine." in printed
+    assert "What it is.\nOn a machine; load " in printed
 
 
 WRK = """Running 3s test @ http://127.0.0.1:1/v1/attention

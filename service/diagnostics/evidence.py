@@ -116,7 +116,8 @@ class Setting:
     """What the advice is computed from.
 
     `products` says whether scores are dot products, `explained` whether the mechanism itself told
-    a cause before, `saturated_heads` those that are where the whole is not.
+    a cause before, `saturated_heads` those that are where the whole is not, `near_forbidden` how
+    many bias entries were meant to hide a key and do not.
     """
 
     level: Level | None
@@ -128,10 +129,18 @@ class Setting:
     saturated_heads: list[int]
     logit_variance: float | None
     largest_logit: float | None
+    near_forbidden: int
 
 
 def advice(setting: Setting) -> list[str]:
     """What would mend it, in sentences with the numbers of this request."""
+    if setting.near_forbidden:
+        meant = (
+            f"{setting.near_forbidden:,} bias entries are finite but at or below -1e4: their keys "
+            "count as visible, and the figures are those of the bias. Send minus infinity, or set "
+            "mask.forbid_below, before anything else."
+        )
+        return [meant]
     said = []
     concentrated = setting.level in ("saturated", "sharp")
     scale, default = setting.scale, setting.default_scale

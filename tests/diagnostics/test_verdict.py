@@ -204,6 +204,7 @@ def setting(**changed):
         "saturated_heads": [],
         "logit_variance": 1.0,
         "largest_logit": 4.0,
+        "near_forbidden": 0,
     }
     return Setting(**(healthy | changed))
 
@@ -228,6 +229,14 @@ def test_advice_names_the_numbers_of_the_request(changed, numbers):
     (said,) = advice(setting(**changed))
     for number in numbers:
         assert number in said
+
+
+def test_keys_that_were_meant_to_be_hidden_come_before_all_else():
+    """The figures are those of the bias: nothing that would follow from them is advised."""
+    sharp = {"level": "sharp", "logit_variance": 1e76, "scale": 1.0, "largest_logit": 400.0}
+    (said,) = advice(setting(**sharp, near_forbidden=192))
+    assert said.startswith("192 bias entries")
+    assert "forbid_below" in said
 
 
 @pytest.mark.parametrize(

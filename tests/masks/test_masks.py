@@ -249,6 +249,7 @@ def test_finite_entries_that_should_forbid_are_counted_and_mended(key_block, mon
     given = analyse(**request, mask={"bias": bias})
     assert given.numerics.near_forbidden == 4 * 3 + 7 - 1
     assert any(f"{4 * 3 + 7 - 1} bias entries" in said for said in given.numerics.advice)
+    assert [said.partition(" are ")[0] for said in given.verdict.advice] == ["18 bias entries"]
     assert given.rows["visible_keys"][0, 0].tolist() == [6, 7, 7, 7, 7]
     # Added to finfo.min the scores vanish, so the row that should be masked takes the mean.
     torch.testing.assert_close(given.tensors["output"][0, 0, 3], value.mean(0))
@@ -258,6 +259,7 @@ def test_finite_entries_that_should_forbid_are_counted_and_mended(key_block, mon
     assert mended.numerics.near_forbidden == 0
     assert mended.numerics.fully_masked_rows == 1
     assert not any("bias entries" in said for said in mended.numerics.advice)
+    assert not any("bias entries" in said for said in mended.verdict.advice)
     assert mended.rows["visible_keys"][0, 0].tolist() == [4, 4, 4, 0, 4]
     assert not mended.tensors["output"][0, 0, 3].any()
     rows = [0, 1, 2, 4]

@@ -28,7 +28,7 @@ _X86 = {
 }
 _UNBUILT = (
     "no C++ compiler (set CXX, or install g++): the service runs its eager pass, which takes about "
-    "twice the time"
+    "three times as long"
 )
 
 
