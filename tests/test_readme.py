@@ -83,7 +83,7 @@ def test_the_picture_command_draws(address: str) -> None:
 
 
 class Attention(torch.nn.Module):
-    """Three calls of F.scaled_dot_product_attention: causal, masked, and inside torch.nn."""
+    """Four calls of F.scaled_dot_product_attention: causal, masked twice, and inside torch.nn."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,6 +94,8 @@ class Attention(torch.nn.Module):
         x = attend(x, x, x, is_causal=True)
         mask = torch.ones(x.shape[-2], x.shape[-2], dtype=torch.bool).tril(2)
         x = attend(x, 5 * x, x, attn_mask=mask, scale=0.5)
+        lowest = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+        x = attend(x, x, x, attn_mask=lowest)
         return self.layer(x[:, 0])
 
 
@@ -105,9 +107,10 @@ def test_the_hook_captures_a_model_and_posts_it(
     names = {"model": Attention(), "inputs": torch.randn(2, 3, 5, 8)}
     exec(program.replace("http://127.0.0.1:8000", address), names)
     answer = names["answer"].json()
-    assert [group["name"] for group in answer["groups"]] == ["call0", "call1", "call2"]
+    assert [group["name"] for group in answer["groups"]] == ["call0", "call1", "call2", "call3"]
     visible = [group["mask"]["visible_keys"]["mean"][0][0] for group in answer["groups"]]
-    assert visible == [3.0, (3 + 4 + 5 + 5 + 5) / 5, 5.0]
+    masked = (3 + 4 + 5 + 5 + 5) / 5
+    assert visible == [3.0, masked, masked, 5.0]
     scaled = names["tensors"]["call1.query"] / names["tensors"]["call1.value"]
     torch.testing.assert_close(scaled, torch.full_like(scaled, 0.5 * 8**0.5))
     assert len(capsys.readouterr().out.splitlines()) == 5
