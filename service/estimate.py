@@ -26,8 +26,7 @@ _MOST_ENTRIES = 40
 _FIXED_BYTES = 4 * 2**20
 _MOST_FIGURES = len(DIAGNOSTICS) + 8
 _ADVICE = (
-    "Ask for a binary answer (Accept: application/x-safetensors), leave out weights, logits, "
-    "scores or output, or split the request."
+    "Ask for a binary answer, leave out weights, logits, scores or output, or split the request."
 )
 
 

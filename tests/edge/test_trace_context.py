@@ -69,9 +69,9 @@ async def test_id_and_trace_are_on_every_line_of_a_request(monkeypatch):
     monkeypatch.setattr("service.api.attention.prepare", prepare)
     level = logger.level
     logger.setLevel(logging.INFO)
-    logger.addHandler(kept)
     try:
         async with serving() as client:
+            logger.addHandler(kept)
             headers = {"X-Request-ID": "mine", "traceparent": VALID}
             await client.post("/v1/attention", json={}, headers=headers)
             logger.warning("outside")
