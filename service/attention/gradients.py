@@ -15,9 +15,8 @@ from service.attention.blocks import Unit, cut_by_heads, extent, unit_logits
 from service.attention.logits import Logits, Workspace, at
 from service.attention.normalizing import Weighing, from_preferred
 from service.attention.statistics import RowStatistics
-from service.attention.streaming import Checkpoint
 from service.attention.whole_rows import read_rows
-from service.attention.workers import Workers
+from service.attention.workers import Checkpoint, Workers
 from service.shape import Shape
 
 

@@ -9,9 +9,8 @@ from service.attention.blocks import Unit, cut, extent, unit_logits
 from service.attention.logits import Logits, Workspace
 from service.attention.normalizing import Direct, Exponential, Weighing
 from service.attention.statistics import RowStatistics
-from service.attention.streaming import Checkpoint
 from service.attention.whole_rows import score_rows, weigh_rows
-from service.attention.workers import Workers
+from service.attention.workers import Checkpoint, Workers
 from service.shape import Shape
 
 FIGURES = (

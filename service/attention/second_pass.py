@@ -16,9 +16,8 @@ from service.attention.native.revisiting import Revisiting
 from service.attention.normalizing import Direct, Weighing
 from service.attention.spectrum import largest_eigenvalue
 from service.attention.statistics import RowStatistics
-from service.attention.streaming import Checkpoint
 from service.attention.whole_rows import WholeRows, read_rows
-from service.attention.workers import Workers
+from service.attention.workers import Checkpoint, Workers
 from service.shape import Shape
 
 

@@ -10,6 +10,9 @@ import torch
 
 Item = TypeVar("Item")
 
+Checkpoint = Callable[[], None]
+"""Called between units; raises when the work is no longer wanted."""
+
 
 class Workers:
     """Runs independent units on `threads` threads.
@@ -44,7 +47,11 @@ class Workers:
         self.together(lambda: worker(shared), stop=shared.stop, alone=alone or len(head) < 2)
 
     def together(
-        self, work: Callable[[], None], *, stop: Callable[[], None], alone: bool = False
+        self,
+        work: Callable[[], None],
+        *,
+        stop: Callable[[], None] = lambda: None,
+        alone: bool = False,
     ) -> None:
         """Have every thread do the same work, whose parts they divide among themselves.
 

@@ -48,15 +48,14 @@ class Brief:
         shape: Shape,
         wanted: Wanted,
         precision: Precision,
-        device: torch.device,
     ) -> "Brief | None":
-        """The way, or None where it does not apply."""
+        """The way on the CPU, or None where it does not apply."""
         products, scale = logits.scorer.products, 1.0 if logits.scale is None else logits.scale
         if products is None or not isinstance(weighing, Exponential):
             return None
         if not isinstance(scale, float) or scale == 0 or logits.softcap is not None:
             return None
-        if wanted.matrices or wanted.score_moments or device.type != "cpu":
+        if wanted.matrices or wanted.score_moments:
             return None
         if shape.key_length < LEAST_KEYS or logits.visibility.pattern() != Pattern():
             return None

@@ -39,11 +39,8 @@ def divide(
             raise
 
     logits = job.batch * job.heads * job.queries * job.keys
-    workers.together(work, stop=_nothing, alone=units == 1 or logits <= _ALONE)
-
-
-def _nothing() -> None:
-    """There is nothing left to take where one thread has ended, or `stopped` says so to all."""
+    # No stop: where one thread has ended nothing is left to take, or `stopped` says so to all.
+    workers.together(work, alone=units == 1 or logits <= _ALONE)
 
 
 def a_call(unit_logits: int) -> int:
