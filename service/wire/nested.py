@@ -8,25 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from schemas.tensors import Role, TensorReader
 from service.limits import within
 from service.settings import Settings
 from service.wire.json_numbers import Numbers
+from service.wire.tensor_bytes import BY_NAME, from_bytes, refusal, refuse_vast
 
 MOST_AXES = 4
 _PIECE = 2**17
-_TORCH = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "bool": torch.bool,
-    "int32": torch.int32,
-    "int64": torch.int64,
-}
 _DTYPES: dict[Role, tuple[str, ...]] = {
     "number": ("float16", "bfloat16", "float32", "float64"),
     "number_or_forbidden": ("float16", "bfloat16", "float32", "float64"),
@@ -66,9 +57,9 @@ def reader(settings: Settings) -> TensorReader:
         if role == "integer" and type(value) is float:
             # The parser makes floats of integers that are too long.
             if abs(value) >= 2**63:
-                raise _error("tensor_element", "expected an integer that fits into 64 bits")
-            raise _error("tensor_element", "expected an integer; found a number with a fraction")
-        raise _error(
+                raise refusal("tensor_element", "expected an integer that fits into 64 bits")
+            raise refusal("tensor_element", "expected an integer; found a number with a fraction")
+        raise refusal(
             "tensor_type",
             "expected a nested list of {words}, or an object with shape and data",
             words=_WORDS[role],
@@ -77,16 +68,12 @@ def reader(settings: Settings) -> TensorReader:
     return read
 
 
-def _error(kind: str, message: str, **facts: Any) -> PydanticCustomError:
-    return PydanticCustomError(kind, message, facts)
-
-
 def _checked_dtype(tensor: Tensor, role: Role) -> Tensor:
     name = str(tensor.dtype).removeprefix("torch.")
     if role == "integer" and name == "int32":
         return tensor.to(torch.int64)
     if name not in _DTYPES[role]:
-        raise _error(
+        raise refusal(
             "tensor_dtype",
             "expected dtype {expected}; found {found}",
             expected=" or ".join(_DTYPES[role]),
@@ -105,10 +92,10 @@ def flatten(value: list[Any], role: Role, settings: Settings) -> tuple[list[Any]
         if list not in kinds:
             break
         if kinds != {list}:
-            raise _error("tensor_ragged", "the list mixes lists and elements at one level")
+            raise refusal("tensor_ragged", "the list mixes lists and elements at one level")
         lengths = set(map(len, level))
         if len(lengths) > 1:
-            raise _error(
+            raise refusal(
                 "tensor_ragged",
                 "the list is ragged: lengths {low} and {high} at axis {axis}",
                 low=min(lengths),
@@ -116,7 +103,7 @@ def flatten(value: list[Any], role: Role, settings: Settings) -> tuple[list[Any]
                 axis=len(shape),
             )
         if len(shape) == MOST_AXES:
-            raise _error("tensor_rank", "a tensor has at most {most} axes", most=MOST_AXES)
+            raise refusal("tensor_rank", "a tensor has at most {most} axes", most=MOST_AXES)
         level = list(chain.from_iterable(level))
     _refuse_elements(level, kinds, role, tuple(shape))
     within(settings, "max_elements", len(level), "a tensor, in elements")
@@ -139,7 +126,7 @@ def _refuse_elements(flat: list[Any], kinds: set[type], role: Role, shape: tuple
         return
     place = next(i for i, element in enumerate(flat) if type(element) in wrong)
     index = [int(i) for i in np.unravel_index(place, shape)]
-    raise _error(
+    raise refusal(
         "tensor_element",
         "expected {words}; found {found} at {index}",
         words=_WORDS[role],
@@ -161,7 +148,7 @@ def _build(flat: list[Any], shape: tuple[int, ...], dtype: str) -> Tensor:
     if dtype == "int64":
         return torch.from_numpy(_integers(flat)).view(shape)
     wide, forbidden = _numbers(flat)
-    tensor = wide.to(_TORCH[dtype]).view(shape)
+    tensor = wide.to(BY_NAME[dtype]).view(shape)
     _refuse_overflow(wide, tensor, dtype, forbidden=forbidden)
     return tensor
 
@@ -182,7 +169,7 @@ def _integers(flat: list[int]) -> "np.ndarray[Any, np.dtype[np.int64]]":
     try:
         return np.array(flat, dtype=np.int64)
     except OverflowError:
-        raise _error("tensor_element", "an integer does not fit into 64 bits") from None
+        raise refusal("tensor_element", "an integer does not fit into 64 bits") from None
 
 
 def _refuse_overflow(wide: Tensor, tensor: Tensor, dtype: str, *, forbidden: bool) -> None:
@@ -191,7 +178,7 @@ def _refuse_overflow(wide: Tensor, tensor: Tensor, dtype: str, *, forbidden: boo
     broken = torch.isfinite(wide.view(tensor.shape)) & ~torch.isfinite(tensor)
     if bool(broken.any()):
         first = [int(i) for i in broken.nonzero()[0]] if tensor.dim() else []
-        raise _error(
+        raise refusal(
             "tensor_overflow",
             "the number at {index} is too large for {dtype}",
             index=str(first),
@@ -203,11 +190,11 @@ def _read_flat(value: dict[str, Any], role: Role, settings: Settings) -> Tensor:
     """An object with shape, dtype and data (a flat list, or base64 of little-endian bytes)."""
     unknown = sorted(set(value) - {"shape", "dtype", "data"})
     if unknown or "shape" not in value or "data" not in value:
-        raise _error("tensor_fields", "expected the fields shape, dtype (optional) and data")
+        raise refusal("tensor_fields", "expected the fields shape, dtype (optional) and data")
     shape = _shape(value["shape"], settings)
     dtype = value.get("dtype", _DTYPES[role][0] if role in ("boolean", "integer") else "float32")
     if not isinstance(dtype, str) or dtype not in _DTYPES[role]:
-        raise _error(
+        raise refusal(
             "tensor_dtype", "expected dtype {expected}", expected=" or ".join(_DTYPES[role])
         )
     data = value["data"]
@@ -216,9 +203,9 @@ def _read_flat(value: dict[str, Any], role: Role, settings: Settings) -> Tensor:
     if isinstance(data, str):
         return _from_base64(data, shape, dtype)
     if not isinstance(data, list):
-        raise _error("tensor_type", "data must be a flat list, or base64 in a string")
+        raise refusal("tensor_type", "data must be a flat list, or base64 in a string")
     if len(data) != math.prod(shape):
-        raise _error(
+        raise refusal(
             "tensor_shape",
             "shape {shape} needs {expected} elements; found {found}",
             shape=str(list(shape)),
@@ -232,7 +219,7 @@ def _read_flat(value: dict[str, Any], role: Role, settings: Settings) -> Tensor:
 def _of_numbers(value: Numbers, role: Role, settings: Settings) -> Tensor:
     """A nested list that was read without lists; one that is wrong is read again as lists."""
     if role not in ("number", "number_or_forbidden"):
-        raise _error("tensor_element", "expected {words}", words=_WORDS[role])
+        raise refusal("tensor_element", "expected {words}", words=_WORDS[role])
     within(settings, "max_elements", value.flat.size, "a tensor, in elements")
     return _from_numbers(value.flat, value.shape, "float32")
 
@@ -247,7 +234,7 @@ def _from_numbers(
         if not np.isinf(narrow).any():
             return torch.from_numpy(narrow).view(shape)
     wide = torch.from_numpy(flat)
-    tensor = wide.to(_TORCH[dtype], copy=True).view(shape)
+    tensor = wide.to(BY_NAME[dtype], copy=True).view(shape)
     _refuse_overflow(wide, tensor, dtype, forbidden=False)
     return tensor
 
@@ -255,26 +242,20 @@ def _from_numbers(
 def _shape(given: object, settings: Settings) -> tuple[int, ...]:
     extents: list[Any] = given if isinstance(given, list) else [None]
     if len(extents) > MOST_AXES or not all(type(n) is int and n >= 0 for n in extents):
-        raise _error(
+        raise refusal(
             "tensor_shape", "shape must be a list of at most {most} extents", most=MOST_AXES
         )
     shape: tuple[int, ...] = tuple(extents)
     within(settings, "max_elements", math.prod(shape), "a tensor, in elements")
-    _refuse_vast(shape)
+    refuse_vast(shape)
     return shape
 
 
-def _refuse_vast(shape: tuple[int, ...]) -> None:
-    """Beside an extent of 0 the others pass every bound, but torch's strides are 64 bits wide."""
-    if math.prod(max(1, n) for n in shape) >= 2**62:
-        raise _error("tensor_shape", "the extents of shape are too large")
-
-
 def _from_base64(text: str, shape: tuple[int, ...], dtype: str) -> Tensor:
-    needed = math.prod(shape) * _TORCH[dtype].itemsize
+    needed = math.prod(shape) * BY_NAME[dtype].itemsize
     expected = 4 * math.ceil(needed / 3)
     if len(text) != expected:
-        raise _error(
+        raise refusal(
             "tensor_shape",
             "shape {shape} of {dtype} needs {expected} characters of base64; found {found}",
             shape=str(list(shape)),
@@ -285,29 +266,7 @@ def _from_base64(text: str, shape: tuple[int, ...], dtype: str) -> Tensor:
     try:
         raw = bytearray(binascii.a2b_base64(text, strict_mode=True))
     except (binascii.Error, ValueError):
-        raise _error("tensor_base64", "data is not base64") from None
+        raise refusal("tensor_base64", "data is not base64") from None
     if len(raw) != needed:
-        raise _error("tensor_base64", "data is not base64 of the right length")
+        raise refusal("tensor_base64", "data is not base64 of the right length")
     return from_bytes(raw, 0, shape, dtype)
-
-
-def from_bytes(raw: bytearray, offset: int, shape: tuple[int, ...], dtype: str) -> Tensor:
-    """A tensor over little-endian bytes, without a copy where the address permits.
-
-    Raises:
-        PydanticCustomError: a boolean byte that is neither 0 nor 1, or a vast shape without
-            elements.
-    """
-    count = math.prod(shape)
-    _refuse_vast(shape)
-    if count == 0:
-        return torch.empty(shape, dtype=_TORCH[dtype])
-    if dtype == "bool":
-        plain = torch.frombuffer(raw, dtype=torch.uint8, count=count, offset=offset)
-        if int(plain.max()) > 1:
-            raise _error("tensor_element", "a boolean byte must be 0 or 1")
-        return plain.to(torch.bool).view(shape)
-    if offset % _TORCH[dtype].itemsize:
-        raw, offset = raw[offset : offset + count * _TORCH[dtype].itemsize], 0
-    tensor = torch.frombuffer(raw, dtype=_TORCH[dtype], count=count, offset=offset)
-    return tensor.view(shape)

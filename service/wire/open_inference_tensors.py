@@ -11,8 +11,9 @@ from schemas.tensors import Role
 from service.errors import ProtocolViolation
 from service.limits import within
 from service.settings import Settings
-from service.wire.nested import flatten, from_bytes, reader
+from service.wire.nested import flatten, reader
 from service.wire.open_inference_models import BINARY_ONLY, DTYPES, Input, Model
+from service.wire.tensor_bytes import from_bytes
 
 _UNREAD = ("BYTES", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16")
 _SIZE = "binary_data_size"

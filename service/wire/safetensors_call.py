@@ -11,7 +11,6 @@ from service.errors import Invalid, UnknownEntry
 from service.limits import within
 from service.settings import Settings
 from service.wire.calls import Call, Request
-from service.wire.nested import from_bytes
 from service.wire.safetensors_header import (
     DTYPES,
     Entry,
@@ -19,6 +18,7 @@ from service.wire.safetensors_header import (
     read_header,
     told_dtype,
 )
+from service.wire.tensor_bytes import from_bytes
 from service.wire.torch_names import OWN_NAMES, TORCH_NAMES, translated
 from service.wire.validation import blaming, pointer, validate
 

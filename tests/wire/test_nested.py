@@ -12,7 +12,8 @@ from schemas.attention import AttentionRequest
 from service.errors import Invalid, LimitExceeded
 from service.settings import Settings
 from service.wire import json_call
-from service.wire.nested import from_bytes, reader
+from service.wire.nested import reader
+from service.wire.tensor_bytes import from_bytes
 from tests.builders import same_bytes
 from tests.files import raw
 
